@@ -1,0 +1,11 @@
+// What each kernel family adds to the Python module.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+namespace taut {
+
+void bind_int8_linear(nanobind::module_& module);
+void bind_peaks(nanobind::module_& module);
+
+}  // namespace taut

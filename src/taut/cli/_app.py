@@ -1,0 +1,65 @@
+"""The commands and what happens to their errors. Rooms that need torch are imported inside the commands."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+import typer
+
+from taut.cli._doctor import doctor
+from taut.cli._inspect import inspect
+from taut.cli._optimize import optimize
+from taut.cli._report import report
+from taut.cli._run import run
+from taut.errors import TautError
+
+INTERNAL_ERROR = 70
+
+app = typer.Typer(
+    help="Make deep-learning workloads cheaper, and prove it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: bool = typer.Option(False, "--version", help="Print the version and stop.")) -> None:
+    if version:
+        from taut import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+for command in (optimize, inspect, run, report, doctor):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line; errors go to standard error, one exit code a kind (see `taut.errors`)."""
+    try:
+        app()
+    except TautError as error:
+        fail(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("error: stopped", err=True)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output has gone, e.g. `taut doctor | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if os.environ.get("TAUT_DEBUG"):
+            traceback.print_exc()
+        first = (str(error).splitlines() or [""])[0][:500]
+        typer.echo(f"error: a defect in taut: {type(error).__name__}: {first}", err=True)
+        typer.echo("fix: run again with TAUT_DEBUG=1 and report what it prints", err=True)
+        sys.exit(INTERNAL_ERROR)
+
+
+def fail(error: TautError) -> None:
+    """Print an error for a person."""
+    typer.echo(f"error: {error}", err=True)

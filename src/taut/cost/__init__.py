@@ -1,0 +1,22 @@
+"""What a graph costs on this host: modelled, measured, and remembered."""
+
+from taut.cost._calibrate import calibrate
+from taut.cost._measured import Measured
+from taut.cost._model import Bound, CostModel, Prediction
+from taut.cost._peaks import Peaks, Rate
+from taut.cost._roofline import Roofline
+from taut.cost._store import Record, Store, cache_directory
+
+__all__ = [
+    "Bound",
+    "CostModel",
+    "Measured",
+    "Peaks",
+    "Prediction",
+    "Rate",
+    "Record",
+    "Roofline",
+    "Store",
+    "cache_directory",
+    "calibrate",
+]

@@ -1,0 +1,57 @@
+"""The thin immutable graph: capture, rewrite, run on ATen, count, print, save."""
+
+from taut.graph._capture import capture
+from taut.graph._cost import OperationCost, graph_cost, operation_cost
+from taut.graph._format import format_graph
+from taut.graph._hash import cost_key, structural_hash
+from taut.graph._infer import infer_types
+from taut.graph._inputs import bind_sizes
+from taut.graph._interpreter import Interpreter
+from taut.graph._rewrite import Builder, eliminate_dead_code, rewrite
+from taut.graph._storage import load_graph, save_graph
+from taut.graph._symbols import evaluate
+from taut.graph._trips import trip_count
+from taut.graph._types import (
+    Argument,
+    Graph,
+    Guard,
+    Node,
+    Ref,
+    ScalarType,
+    SymbolRange,
+    TensorType,
+    ValueType,
+    content_hash,
+)
+from taut.graph._validate import validate
+
+__all__ = [
+    "Argument",
+    "Builder",
+    "Graph",
+    "Guard",
+    "Interpreter",
+    "Node",
+    "OperationCost",
+    "Ref",
+    "ScalarType",
+    "SymbolRange",
+    "TensorType",
+    "ValueType",
+    "bind_sizes",
+    "capture",
+    "content_hash",
+    "cost_key",
+    "eliminate_dead_code",
+    "evaluate",
+    "format_graph",
+    "graph_cost",
+    "infer_types",
+    "load_graph",
+    "operation_cost",
+    "rewrite",
+    "save_graph",
+    "structural_hash",
+    "trip_count",
+    "validate",
+]

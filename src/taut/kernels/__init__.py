@@ -1,0 +1,18 @@
+"""Native kernels: instruction-set dispatch, int8 linear layers and the host's peak rates.
+
+Importing this room registers `torch.ops.taut.*`.
+"""
+
+from taut.kernels._int8_linear import MAX_IN_FEATURES, int8_linear, pack_int8_linear
+from taut.kernels._isa import active_isa, available_isas, force
+from taut.kernels._peaks import measure_peaks
+
+__all__ = [
+    "MAX_IN_FEATURES",
+    "active_isa",
+    "available_isas",
+    "force",
+    "int8_linear",
+    "measure_peaks",
+    "pack_int8_linear",
+]

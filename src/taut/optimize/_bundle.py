@@ -1,0 +1,194 @@
+"""The artefact: a folder that runs without the model's Python source."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from taut.errors import ArgumentError, ArtefactError, StorageError, TamperedError, TruncatedError, VersionError
+from taut.graph import Graph, load_graph, save_graph
+from taut.optimize._recipe import Recipe, parse_recipe
+from taut.optimize._report import Report, render_report
+
+BUNDLE_VERSION = 1
+_MANIFEST = "manifest.json"
+_FILES = ("recipe.yaml", "graph.json", "model.safetensors", "report.json", "report.html")
+_LARGEST_MANIFEST = 2**20
+
+
+def check_destination(path: Path, *, force: bool) -> None:
+    """Refuse, before any work, a destination that cannot or may not be written.
+
+    Raises:
+        ArgumentError: it exists and `force` is False, or it is no bundle that could be replaced.
+        StorageError: its folder is missing or not writable.
+    """
+    if path.exists() or path.is_symlink():
+        if not force:
+            raise ArgumentError(
+                "--out", str(path), expected="a path that does not exist yet", fix="add --force to replace it"
+            )
+        if path.is_symlink() or not (path / _MANIFEST).is_file():
+            raise ArgumentError(
+                "--out",
+                str(path),
+                expected="a taut bundle to replace",
+                fix="remove it yourself, or choose another path",
+            )
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise StorageError(f"{folder}: no such folder", fix="create it, or choose another --out")
+    if not os.access(folder, os.W_OK):
+        raise StorageError(f"{folder}: not writable", fix="choose another --out")
+
+
+def free_destination(name: str, folder: Path | None = None) -> Path:
+    """`name.taut` in the folder (default: the current one), numbered if that exists already."""
+    base = (folder or Path()) / f"{name}.taut"
+    candidate, number = base, 2
+    while candidate.exists() or candidate.is_symlink():
+        candidate = base.with_name(f"{name}-{number}.taut")
+        number += 1
+    return candidate
+
+
+def write_bundle(path: Path, graph: Graph, recipe: Recipe, report: Report, *, force: bool = False) -> Path:
+    """Write a bundle whole or not at all.
+
+    Args:
+        path: the folder to make.
+        graph: the optimised graph.
+        recipe: what made it.
+        report: what was measured.
+        force: replace a bundle that is there already.
+
+    Raises:
+        StorageError: the disk is full or not writable; nothing is left behind.
+    """
+    check_destination(path, force=force)
+    with _storage_errors(path):
+        staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.absolute().parent))
+    try:
+        with _storage_errors(path):
+            save_graph(graph, staging / "graph.json", staging / "model.safetensors")
+            (staging / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+            (staging / "report.json").write_text(report.to_json(), encoding="utf-8")
+            (staging / "report.html").write_text(render_report(report), encoding="utf-8")
+            manifest = {
+                "format_version": BUNDLE_VERSION,
+                "taut_version": report.taut_version,
+                "files": {
+                    name: {"bytes": (staging / name).stat().st_size, "sha256": _digest(staging / name)}
+                    for name in _FILES
+                },
+            }
+            (staging / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+            staging.chmod(0o755)
+            _swap(staging, path)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    return path
+
+
+def _swap(staging: Path, path: Path) -> None:
+    if not path.exists():
+        staging.rename(path)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.absolute().parent))
+    path.rename(old / path.name)
+    try:
+        staging.rename(path)
+    except OSError:
+        (old / path.name).rename(path)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _storage_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        raise StorageError(
+            f"{path}: cannot be written ({error.strerror or error})", fix="free some space, or choose another --out"
+        ) from error
+
+
+def read_bundle(path: Path) -> tuple[Graph, Recipe, Report]:
+    """Read and verify a bundle from anywhere.
+
+    Raises:
+        ArtefactError: it is no bundle; `TruncatedError`, `TamperedError` and `VersionError` say more.
+    """
+    verify_bundle(path)
+    graph = load_graph(path / "graph.json", path / "model.safetensors")
+    recipe = parse_recipe((path / "recipe.yaml").read_text(encoding="utf-8"), str(path / "recipe.yaml"))
+    return graph, recipe, read_report(path, verified=True)
+
+
+def read_report(path: Path, *, verified: bool = False) -> Report:
+    """Read the report of a bundle."""
+    if not verified:
+        verify_bundle(path)
+    return Report.from_json((path / "report.json").read_bytes())
+
+
+def verify_bundle(path: Path) -> None:
+    """Check version, completeness and content of a bundle against its manifest."""
+    manifest = _read_manifest(path)
+    for name in _FILES:
+        entry = manifest[name]
+        file = path / name
+        if file.is_symlink() or not file.is_file():
+            raise TruncatedError(f"{path}: {name} is missing", fix=_FIX)
+        size = file.stat().st_size
+        if size < entry["bytes"]:
+            raise TruncatedError(f"{path}: {name} has {size} bytes", expected=f"{entry['bytes']} bytes", fix=_FIX)
+        if size > entry["bytes"] or _digest(file) != entry["sha256"]:
+            raise TamperedError(f"{path}: {name} does not match the manifest", fix=_FIX)
+
+
+_FIX = "take the bundle from its source again, or run `taut optimize` again"
+
+
+def _read_manifest(path: Path) -> dict[str, dict[str, int | str]]:
+    file = path / _MANIFEST
+    if not path.is_dir():
+        raise ArtefactError(f"{path}: no such bundle", expected="a folder written by taut optimize")
+    if not file.is_file():
+        raise ArtefactError(f"{path}: has no {_MANIFEST}", expected="a folder written by taut optimize")
+    if file.stat().st_size > _LARGEST_MANIFEST:
+        raise ArtefactError(f"{file}: larger than {_LARGEST_MANIFEST} bytes", fix=_FIX)
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        version = content["format_version"]
+        if not isinstance(version, int):
+            raise TypeError("format_version is no integer")
+        if version > BUNDLE_VERSION:
+            raise VersionError(
+                f"{path}: bundle format {version}, written by taut {str(content.get('taut_version'))[:40]}",
+                expected=f"format {BUNDLE_VERSION} or older",
+                fix="upgrade taut",
+            )
+        files = content["files"]
+        for name in _FILES:
+            if not isinstance(files[name]["bytes"], int) or not isinstance(files[name]["sha256"], str):
+                raise TypeError(f"{name}: wrong type")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise TamperedError(f"{file}: not a manifest ({error})", fix=_FIX) from error
+    return files
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,100 @@
+"""What could be tried on a graph, and what the cost model says of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from taut.cost import Roofline, calibrate
+from taut.errors import TautError
+from taut.graph import Graph
+from taut.optimize._quality import Quality
+from taut.optimize._settings import Settings
+from taut.stats import PairedResult
+from taut.transform import PASSES, apply_recipe, missing_needs
+
+Steps = tuple[tuple[str, dict[str, Any]], ...]
+GRAPH = "graph"
+THREADS = "threads"
+PEERS = ("torch_compile",)
+
+
+@dataclasses.dataclass
+class Trial:
+    """One technique considered: what was found and what was decided."""
+
+    name: str
+    title: str
+    on_top_of: tuple[str, ...] = ()
+    status: str = "not_tried"
+    reason: str = ""
+    predicted: float | None = None
+    comparison: PairedResult | None = None
+    quality: Quality | None = None
+    summary: str | None = None
+    threads: tuple[int, int] | None = None
+
+
+def technique_names() -> tuple[str, ...]:
+    """Every technique that `--only` and `--skip` know."""
+    return (*PASSES, THREADS)
+
+
+def stored_bytes(graph: Graph) -> int:
+    """Bytes of the constants, each content counted once."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in graph.constants.values())
+
+
+class Planner:
+    """Applies techniques to a graph and predicts their gain.
+
+    Args:
+        base: the captured graph.
+        sizes: the value of each symbol at the example's sizes.
+        settings: which techniques the user wants.
+    """
+
+    def __init__(self, base: Graph, sizes: Mapping[str, int], settings: Settings) -> None:
+        self._base = base
+        self._sizes = sizes
+        self._settings = settings
+
+    def calibrate(self, threads: int) -> None:
+        """Measure this host's peaks unless they are known."""
+        calibrate(threads=threads)
+
+    def gain(self, before: Graph, after: Graph, threads: int) -> float:
+        """Modelled speed-up of one graph over another at the example's sizes."""
+        model = Roofline(calibrate(threads=threads))
+        seconds = [model.predict(graph, self._sizes, threads=threads).total for graph in (before, after)]
+        return seconds[0] / seconds[1]
+
+    def apply(self, names: Sequence[str]) -> tuple[Graph, Steps, str]:
+        """The base with these passes in their right order; also the recipe and what the last named one changed."""
+        steps = tuple((name, {}) for name in PASSES if name in names)  # the catalogue's order suits every pass
+        graph, changes = apply_recipe(self._base, list(steps))
+        return graph, steps, "; ".join(change.summary for change in changes if change.pass_name == names[-1])
+
+    def plan(self, threads: int) -> list[tuple[Trial, Graph | None]]:
+        """Every technique with its modelled gain, best first; those that cannot apply say why."""
+        planned = [self._plan_one(name, threads) for name in PASSES]
+        return sorted(planned, key=lambda pair: -(pair[0].predicted or 0.0))
+
+    def _plan_one(self, name: str, threads: int) -> tuple[Trial, Graph | None]:
+        trial = Trial(name, PASSES[name].title, on_top_of=(GRAPH,))
+        if not self._settings.wants(name):
+            trial.reason = "excluded by --only or --skip"
+            return trial, None
+        missing = missing_needs(PASSES[name])
+        applicable = PASSES[name].applies(self._base)
+        if missing or not applicable:
+            trial.status, trial.reason = "not_applicable", "; ".join(missing) or applicable.reason
+            return trial, None
+        try:
+            graph, _, trial.summary = self.apply([name])
+        except TautError as error:
+            trial.status, trial.reason = "rejected", f"could not be applied: {error.message}"
+            return trial, None
+        trial.predicted = self.gain(self._base, graph, threads)
+        return trial, graph

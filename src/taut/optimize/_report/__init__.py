@@ -1,0 +1,42 @@
+"""The report of one `taut optimize` job: its schema (`report.json`) and its page (`report.html`)."""
+
+from ._render import LARGEST_PAGE_BYTES, render_report
+from ._schema import (
+    FORMAT_VERSION,
+    Baseline,
+    Candidate,
+    CandidateStatus,
+    Comparison,
+    DataSummary,
+    Interval,
+    Metric,
+    ModelSummary,
+    OperatorTime,
+    Quality,
+    Recipe,
+    RecipeStep,
+    Report,
+    SizeBytes,
+    Verdict,
+)
+
+__all__ = [
+    "FORMAT_VERSION",
+    "LARGEST_PAGE_BYTES",
+    "Baseline",
+    "Candidate",
+    "CandidateStatus",
+    "Comparison",
+    "DataSummary",
+    "Interval",
+    "Metric",
+    "ModelSummary",
+    "OperatorTime",
+    "Quality",
+    "Recipe",
+    "RecipeStep",
+    "Report",
+    "SizeBytes",
+    "Verdict",
+    "render_report",
+]

@@ -1,0 +1,334 @@
+"""The search: try techniques alone, stack those that pay, prove the stack against the best eager setting."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from taut.errors import TautError
+from taut.graph import Graph, Interpreter
+from taut.optimize._planner import GRAPH, THREADS, Planner, Steps, Trial, stored_bytes
+from taut.optimize._quality import Judge, Quality
+from taut.optimize._settings import Progress, Settings
+from taut.optimize._workload import Workload
+from taut.stats import PairedResult, compare, measure
+from taut.transform import PASSES, apply_recipe
+
+# The share of the budget that is spent by the end of each phase; the proof has its share even if the others overran.
+_BASELINE, _GRAPH, _ALONE, _STACK, _THREADS, _PROOF = 0.08, 0.12, 0.45, 0.72, 0.8, 0.2
+_LEAST_SECONDS, _MOST_SECONDS = 1.0, 30.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Incumbent:
+    """The best so far."""
+
+    graph: Graph
+    steps: Steps
+    threads: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The passes applied."""
+        return tuple(name for name, _ in self.steps)
+
+
+class Search:
+    """One search over one model; its fields hold what is finished at any time, so that Ctrl-C loses nothing.
+
+    Args:
+        settings: what the user asked.
+        eager: the unmodified model as the user runs it.
+        base: its graph.
+        sizes: the value of each symbol at the example's sizes.
+        judge: scores candidates.
+        workload: what is timed.
+        progress: told what is being done and which share of the budget is spent.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        eager: Callable[..., Any],
+        base: Graph,
+        sizes: Mapping[str, int],
+        judge: Judge,
+        workload: Workload,
+        progress: Progress,
+    ) -> None:
+        self.settings = settings
+        self.eager = eager
+        self.base = base
+        self.trials: list[Trial] = []
+        self.baselines: dict[int, float] = {}
+        self.eager_threads = settings.threads[-1]
+        self.incumbent = Incumbent(base, (), self.eager_threads)
+        self.headline: PairedResult | None = None
+        self.final_quality: Quality | None = None
+        self.proven = False
+        self.warnings: list[str] = []
+        self.doing = "starting"
+        self.judge = judge
+        self.workload = workload
+        self._progress = progress
+        self._started = time.perf_counter()
+        self._planner = Planner(base, sizes, settings)
+
+    @property
+    def spent(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self._started
+
+    def _say(self, doing: str) -> None:
+        self.doing = doing
+        self._progress(doing, min(1.0, self.spent / self.settings.budget))
+
+    def _compare(self, baseline: Any, candidate: Any, *, until: float, among: int = 1) -> PairedResult:
+        """Compare within an equal part of what is left until a share of the budget is spent."""
+        left = until * self.settings.budget - self.spent
+        clock = "process_cpu" if self.settings.goal == "energy" else "wall"
+        return compare(
+            baseline,
+            candidate,
+            budget=max(_LEAST_SECONDS, min(_MOST_SECONDS, left / among)),
+            clock=clock,
+            seed=self.settings.seed,
+            progress=lambda _pairs, _seconds: self._progress(self.doing, min(1.0, self.spent / self.settings.budget)),
+        )
+
+    def run(self) -> None:
+        """Search, then prove."""
+        self._choose_eager_threads()
+        self._try_graph()
+        alone = self._try_alone()
+        self._stack(alone)
+        if self.settings.wants(THREADS):
+            self._choose_threads()
+        self._prove()
+        for name in self.settings.peers:
+            self._measure_peer(name)
+
+    def replay(self, steps: Steps, threads: int) -> None:
+        """Apply a given recipe without searching, then prove it."""
+        self._choose_eager_threads()
+        graph, changes = apply_recipe(self.base, list(steps))
+        for change in changes:
+            name = change.pass_name
+            self.trials.append(
+                Trial(name, PASSES[name].title, status="kept", reason="named by the recipe", summary=change.summary)
+            )
+        self.incumbent = Incumbent(graph, steps, threads)
+        self._prove()
+
+    # Baseline
+
+    def _choose_eager_threads(self) -> None:
+        counts = self.settings.threads
+        best = counts[-1]
+        if len(counts) == 1:
+            self._say(f"timing eager with {best} thread(s)")
+            self.baselines[best] = measure(self.workload.arm(self.eager, best, "eager")).median
+        for other in reversed(counts[:-1]):
+            self._say(f"timing eager with {best} and {other} thread(s)")
+            result = self._compare(
+                self.workload.arm(self.eager, best, f"eager, {best} threads"),
+                self.workload.arm(self.eager, other, f"eager, {other} threads"),
+                until=_BASELINE,
+            )
+            self.baselines[best] = result.baseline_seconds
+            self.baselines[other] = result.candidate_seconds
+            if result.ratio > 1:
+                best = other
+        self.eager_threads = best
+        self.incumbent = dataclasses.replace(self.incumbent, threads=best)
+
+    def _try_graph(self) -> None:
+        self._say("running the captured graph")
+        trial = Trial(GRAPH, "Run the captured graph instead of the module")
+        self.trials.append(trial)
+        trial.comparison = self._compare(
+            self.workload.arm(self.eager, self.eager_threads, "eager"),
+            self.workload.arm(Interpreter(self.base), self.eager_threads, "graph"),
+            until=_GRAPH,
+        )
+        trial.status, trial.reason = "kept", "the artefact runs the graph, so every pass stands on it"
+
+    # Techniques
+
+    def _try_alone(self) -> list[Trial]:
+        self._say("predicting what each technique gains")
+        paused = time.perf_counter()
+        self._planner.calibrate(self.incumbent.threads)
+        self._started += (
+            time.perf_counter() - paused
+        )  # the host's peaks, measured once for all jobs, are not on this budget
+        planned = self._planner.plan(self.incumbent.threads)
+        tried: list[Trial] = []
+        for trial, graph in planned:
+            self.trials.append(trial)
+            if graph is None:
+                continue
+            left = sum(other is not None for _, other in planned) - len(tried)
+            self._say(f"trying {trial.name} alone")
+            self._measure(trial, graph, self.base, until=_ALONE, among=left)
+            tried.append(trial)
+        return tried
+
+    def _is_late(self, trial: Trial, until: float) -> bool:
+        late = self.spent > self.settings.budget * until
+        if late:
+            trial.reason = f"the budget of {self.settings.budget:g} s was spent on what promised more"
+        return late
+
+    def _measure(self, trial: Trial, graph: Graph, against: Graph, *, until: float, among: int) -> bool:
+        """Quality first, then time; says in the trial why it is kept or not."""
+        if self._is_late(trial, until):
+            return False
+        threads = self.incumbent.threads
+        model = Interpreter(graph)
+        try:
+            torch.set_num_threads(threads)
+            trial.quality = self.judge.judge(model, what=trial.name)
+            if not trial.quality.within_limit:
+                trial.status, trial.reason = "rejected", _quality_reason(trial.quality, self.judge)
+                return False
+            trial.comparison = self._compare(
+                self.workload.arm(Interpreter(against), threads, "incumbent"),
+                self.workload.arm(model, threads, trial.name),
+                until=until,
+                among=among,
+            )
+        except TautError as error:
+            trial.status, trial.reason = "rejected", f"failed: {error.message}"
+            return False
+        pays, trial.reason = self._pays(trial.comparison, against, graph)
+        trial.status = "kept" if pays else "rejected"
+        return pays
+
+    def _pays(self, result: PairedResult, before: Graph, after: Graph) -> tuple[bool, str]:
+        figure = f"{result.ratio:.3f}x [{result.low:.3f}, {result.high:.3f}]"
+        if not result.has_interval:
+            figure = f"{result.ratio:.3f}x without an interval, the budget was too small"
+        if self.settings.goal == "size":
+            old, new = stored_bytes(before), stored_bytes(after)
+            return new < old * 0.99, f"stores {new:,} bytes instead of {old:,}; {result.verdict}, {figure}"
+        return result.verdict == "faster", f"{result.verdict}, {figure} from {result.pairs} pairs"
+
+    def _stack(self, alone: list[Trial]) -> None:
+        """Add techniques to the incumbent, best first; a second round lets the early ones stand on the late ones."""
+        worth = [trial for trial in alone if trial.comparison is not None and trial.comparison.verdict != "slower"]
+        worth.sort(key=lambda trial: -(trial.comparison.ratio if trial.comparison else 0.0))
+        for _ in range(2):
+            before = self.incumbent.names
+            for index, trial in enumerate(worth):
+                if trial.name in self.incumbent.names:
+                    continue
+                if self.incumbent.steps:
+                    self._try_on_top(trial, among=len(worth) - index)
+                elif trial.status == "kept":
+                    graph, steps, _ = self._planner.apply([trial.name])
+                    self.incumbent = dataclasses.replace(self.incumbent, graph=graph, steps=steps)
+            if len(self.incumbent.names) - len(before) < 2:
+                break
+
+    def _try_on_top(self, alone: Trial, among: int) -> None:
+        kept = self.incumbent.names
+        trial = Trial(alone.name, alone.title, on_top_of=(GRAPH, *kept))
+        clash = [name for name in kept if name in PASSES[alone.name].conflicts or alone.name in PASSES[name].conflicts]
+        self.trials.append(trial)
+        if clash:
+            trial.status, trial.reason = "rejected", f"conflicts with {', '.join(clash)}, which gained more"
+            return
+        try:
+            graph, steps, trial.summary = self._planner.apply([*kept, alone.name])
+        except TautError as error:
+            trial.status, trial.reason = "not_applicable", error.message
+            return
+        threads = self.incumbent.threads
+        trial.predicted = self._planner.gain(self.incumbent.graph, graph, threads)
+        self._say(f"trying {alone.name} on top of {', '.join(kept)}")
+        if self._measure(trial, graph, self.incumbent.graph, until=_STACK, among=among):
+            self.incumbent = dataclasses.replace(self.incumbent, graph=graph, steps=steps)
+
+    def _choose_threads(self) -> None:
+        for count in self.settings.threads:
+            now = self.incumbent.threads
+            if count == now:
+                continue
+            trial = Trial(THREADS, f"Run on {count} instead of {now} threads", on_top_of=(GRAPH, *self.incumbent.names))
+            self.trials.append(trial)
+            if self._is_late(trial, _THREADS):
+                continue
+            self._say(f"trying {count} thread(s)")
+            model = Interpreter(self.incumbent.graph)
+            trial.threads = (now, count)
+            trial.comparison = self._compare(
+                self.workload.arm(model, now, f"{now} threads"),
+                self.workload.arm(model, count, f"{count} threads"),
+                until=_THREADS,
+            )
+            pays, trial.reason = self._pays(trial.comparison, self.incumbent.graph, self.incumbent.graph)
+            trial.status = "kept" if pays else "rejected"
+            if pays:
+                self.incumbent = dataclasses.replace(self.incumbent, threads=count)
+
+    # Proof
+
+    def _prove(self) -> None:
+        """Measure the stack afresh against the best eager setting, and score it once more."""
+        self._say("proving the result against the best eager setting")
+        model = Interpreter(self.incumbent.graph)
+        torch.set_num_threads(self.incumbent.threads)
+        self.final_quality = self.judge.judge(model, what="the result")
+        self.headline = self._compare(
+            self.workload.arm(self.eager, self.eager_threads, "best eager"),
+            self.workload.arm(model, self.incumbent.threads, "result"),
+            until=max(1.0, self.spent / self.settings.budget + _PROOF),
+        )
+        pays, _ = self._pays(self.headline, self.base, self.incumbent.graph)
+        self.proven = pays and self.final_quality.within_limit
+        self._settle()
+
+    def _settle(self) -> None:
+        """Make each trial's status agree with what the artefact holds."""
+        if not self.proven and self.headline is not None and self.incumbent.steps:
+            self.warnings.append(
+                f"The stack {' + '.join(self.incumbent.names)} was not proven against the best eager setting "
+                f"({self.headline.summary()}), so nothing of it is kept."
+            )
+            self.headline = None
+        if not self.proven:
+            self.incumbent = Incumbent(self.base, (), self.eager_threads)
+        for trial in self.trials:
+            if trial.status != "kept" or trial.name in self.incumbent.names:
+                continue
+            if not self.proven:
+                trial.status, trial.reason = "rejected", f"{trial.reason}; the whole stack was not proven against eager"
+            elif trial.name not in (GRAPH, THREADS):
+                trial.status, trial.reason = "rejected", f"{trial.reason}; did not pay on top of what was kept"
+
+    def _measure_peer(self, name: str) -> None:
+        self._say(f"measuring the peer {name}")
+        trial = Trial(name, "torch.compile of the original module", status="peer")
+        self.trials.append(trial)
+        try:
+            compiled = torch.compile(self.eager, dynamic=bool(self.base.symbols))
+            trial.comparison = self._compare(
+                self.workload.arm(self.eager, self.eager_threads, "best eager"),
+                self.workload.arm(compiled, self.eager_threads, name),
+                until=self.spent / self.settings.budget + _PROOF,
+            )
+            trial.reason = f"peer, never kept: {trial.comparison.summary()}"
+        except Exception as error:  # the peer's own failures are a finding, not an error of the job
+            trial.reason = f"peer failed: {type(error).__name__}: {str(error).splitlines()[0][:200]}"
+
+
+def _quality_reason(quality: Quality, judge: Judge) -> str:
+    return (
+        f"{judge.metric.name} {quality.baseline:.5g} -> {quality.candidate:.5g}; may lose {quality.drop:.2g} by the "
+        f"{quality.confidence:.0%} interval over {judge.units} samples, allowed {quality.allowed:.2g}"
+    )

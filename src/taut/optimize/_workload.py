@@ -1,0 +1,75 @@
+"""What one timed call is: a pass over real batches in their real proportions."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from taut.errors import DataError, TautError
+from taut.optimize._data import Batch, Dataset
+from taut.stats import Arm
+
+_PASS_SECONDS = 0.06
+_MOST_BATCHES = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """The batches that a timed call runs, spread evenly over the data."""
+
+    batches: tuple[Batch, ...]
+
+    def arm(self, model: Callable[..., Any], threads: int, name: str) -> Arm:
+        """The model on these batches with that many threads, ready for `taut.stats.compare`."""
+        batches = self.batches
+
+        def run() -> None:
+            with torch.inference_mode():
+                for batch in batches:
+                    model(*batch)
+
+        return Arm(run, name=name, prepare=lambda: torch.set_num_threads(threads))
+
+
+def choose_workload(dataset: Dataset, model: Callable[..., Any]) -> Workload:
+    """As many evenly spaced batches as the model runs in about 60 ms, at least one.
+
+    Raises:
+        DataError: the model raised on the user's data.
+    """
+    batches = dataset.batches
+    probe = _spread(batches, 8)
+    with torch.inference_mode():
+        for batch in probe[:2]:
+            _run(model, batch, dataset.source)
+        started = time.perf_counter()
+        for batch in probe:
+            _run(model, batch, dataset.source)
+        seconds = (time.perf_counter() - started) / len(probe)
+    count = max(1, min(_MOST_BATCHES, round(_PASS_SECONDS / max(seconds, 1e-6))))
+    return Workload(tuple(_spread(batches, count)))
+
+
+def _spread(batches: Sequence[Batch], count: int) -> list[Batch]:
+    if count >= len(batches):
+        return list(batches)
+    # Midpoints of equal shares: sorted data (by length, say) keeps its distribution.
+    return [batches[(2 * index + 1) * len(batches) // (2 * count)] for index in range(count)]
+
+
+def _run(model: Callable[..., Any], batch: Batch, source: str) -> None:
+    try:
+        model(*batch)
+    except TautError:
+        raise
+    except Exception as error:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in batch)
+        first = (str(error).splitlines() or [""])[0][:300]
+        raise DataError(
+            f"{source}: the model raised {type(error).__name__} on inputs of shape {shapes}: {first}",
+            expected="batches that the unmodified model accepts",
+        ) from error
