@@ -1,0 +1,41 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keep measurements of the tests apart from the user's."""
+    before = os.environ.get("TAUT_CACHE")
+    path = tmp_path_factory.mktemp("cache")
+    os.environ["TAUT_CACHE"] = str(path)
+    yield path
+    if before is None:
+        del os.environ["TAUT_CACHE"]
+    else:
+        os.environ["TAUT_CACHE"] = before
+
+
+@pytest.fixture(scope="module")
+def made_up_host() -> Iterator[None]:
+    """One thread and made-up peaks, so that the job neither calibrates nor depends on a second core being free."""
+    from taut.cost import Peaks
+    from taut.optimize import _planner, _settings
+
+    peaks = Peaks(
+        threads=1,
+        flops={"fp32": 1e11, "bf16": 4e11, "int8": 8e11},
+        bandwidth={"l1": 4e11, "l2": 2e11, "l3": 1e11, "dram": 2e10},
+        cache_bytes={"l1": 48 * 1024, "l2": 1024**2, "l3": 32 * 1024**2},
+        dispatch={"interpreter": 1e-6, "eager": 4e-6},
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_planner, "calibrate", lambda **_: peaks)
+        patch.setattr(_settings, "thread_choices", lambda: (1,))
+        yield

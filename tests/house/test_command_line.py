@@ -1,0 +1,63 @@
+"""The command line starts at once, and does what its page says."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+ROOT = Path(__file__).parents[2]
+START = "import sys; sys.argv = ['taut', '--help']; import taut.cli; taut.cli.main()"
+
+
+def cpu_of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def test_help_takes_less_than_a_third_of_a_second_of_cpu() -> None:
+    # The one absolute time in the tests: it is what a user waits for. CPU time, the least of five, on any host.
+    taken = []
+    for _ in range(5):
+        before = cpu_of_children()
+        subprocess.run([sys.executable, "-c", START], check=True, capture_output=True)
+        taken.append(cpu_of_children() - before)
+    assert min(taken) < 0.3
+
+
+def test_help_imports_nothing_heavy() -> None:
+    at_exit = "import atexit, sys; atexit.register(lambda: print('loaded:', *sys.modules))"
+    result = subprocess.run([sys.executable, "-c", f"{at_exit}; {START}"], check=True, capture_output=True, text=True)
+    usage, loaded = result.stdout.split("loaded:")
+    assert "optimize" in usage
+    assert {"torch", "numpy", "scipy", "sympy", "pydantic", "jinja2"} & set(loaded.split()) == set()
+
+
+def documented_options(command: str) -> set[str]:
+    page = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+    (section,) = [part for part in page.split("\n## ") if part.startswith(f"taut {command}\n")]
+    names = [line.split(" | ")[0] for line in section.splitlines() if line.startswith("| `")]
+    return set(re.findall(r"`(--[\w-]+)", " ".join(names)))
+
+
+@pytest.mark.parametrize("command", ["optimize", "run", "report", "inspect", "doctor"])
+def test_the_page_lists_exactly_the_options_there_are(command: str) -> None:
+    from taut.cli._app import app
+
+    parsed = get_command(app).commands[command]  # pyright: ignore[reportAttributeAccessIssue]
+    real = {option for parameter in parsed.params for option in parameter.opts if option.startswith("--")}
+    assert documented_options(command) == real - {"--help"}
+
+
+def test_help_works_without_a_home_or_terminal(tmp_path: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if key not in ("HOME", "TERM")}
+    result = subprocess.run(
+        [sys.executable, "-c", START], capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
+    )
+    assert result.returncode == 0, result.stderr

@@ -1,0 +1,55 @@
+"""What a room offers is listed, documented and importable."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import types
+from pathlib import Path
+
+import pytest
+
+import taut
+
+SOURCE = Path(taut.__file__).parent
+ROOMS = ("cli", "cost", "graph", "kernels", "optimize", "stats", "transform")
+
+
+def test_the_face_of_taut() -> None:
+    assert taut.__all__ == ["Result", "Session", "TautError", "__version__", "load", "optimize"]
+    for name in taut.__all__:
+        assert getattr(taut, name) is not None
+    assert callable(taut.optimize)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_exports_what_it_lists_and_nothing_else(room: str) -> None:
+    module = importlib.import_module(f"taut.{room}")
+    listed = set(module.__all__)
+    assert len(listed) == len(module.__all__)
+    present = {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and not isinstance(value, types.ModuleType)
+        and getattr(value, "__module__", "").startswith("taut.")
+    }
+    assert present <= listed
+    assert all(hasattr(module, name) for name in listed)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_public_functions_and_classes_are_documented(room: str) -> None:
+    module = importlib.import_module(f"taut.{room}")
+    values = {name: getattr(module, name) for name in module.__all__}
+    bare = [
+        name
+        for name, value in values.items()
+        if (inspect.isfunction(value) or inspect.isclass(value)) and not (value.__doc__ or "").strip()
+    ]
+    assert bare == []
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_only_the_face_is_public(room: str) -> None:
+    assert [path.name for path in (SOURCE / room).glob("*.py") if not path.name.startswith("_")] == []

@@ -1,0 +1,273 @@
+"""The search's decisions, with made-up speeds in place of a clock."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+
+from taut.errors import MeasurementError
+from taut.graph import bind_sizes, capture
+from taut.optimize import Limit, choose_metric, load_data
+from taut.optimize import _planner as planning
+from taut.optimize import _search as searching
+from taut.optimize._quality import Judge, collect
+from taut.optimize._settings import Settings
+from taut.stats import PairedResult
+
+
+class Speeds:
+    """Seconds a pass for each arm: eager, then the product of the gains of the passes in an interpreter's graph."""
+
+    def __init__(self, gains: Mapping[str, float], *, eager: Mapping[int, float] | None = None) -> None:
+        self.gains = gains
+        self.eager = eager or {1: 1.0, 2: 1.0}
+        self.applied: dict[int, tuple[str, ...]] = {}
+        self.calls: list[tuple[str, str]] = []
+
+    def compare(self, baseline: FakeArm, candidate: FakeArm, **_: object) -> PairedResult:
+        self.calls.append((baseline.name, candidate.name))
+        before, after = self.seconds(baseline), self.seconds(candidate)
+        ratio = before / after
+        verdict = "faster" if ratio > 1.01 else "slower" if ratio < 0.99 else "no evidence"
+        return PairedResult(
+            verdict,
+            ratio,
+            ratio * 0.999,
+            ratio * 1.001,
+            0.99,
+            0.01,
+            20,
+            before,
+            after,
+            "wall",
+            0.1,
+            "decided",
+            (math.log(ratio),),
+        )
+
+    def seconds(self, arm: FakeArm) -> float:
+        names = self.applied.get(id(getattr(arm.model, "graph", None)), ())
+        return self.eager[arm.threads] / math.prod(self.gains.get(name, 1.0) for name in names)
+
+
+@dataclasses.dataclass(frozen=True)
+class FakeArm:
+    """What would be timed."""
+
+    model: object
+    threads: int
+    name: str
+
+
+class FakeWorkload:
+    """Makes arms that nobody times."""
+
+    batches = ((torch.zeros(8, 4),),)
+
+    def arm(self, model: object, threads: int, name: str) -> FakeArm:
+        return FakeArm(model, threads, name)
+
+
+@dataclasses.dataclass(frozen=True)
+class FakeApplicability:
+    count: int
+    reason: str = ""
+
+    def __bool__(self) -> bool:
+        return self.count > 0
+
+
+@dataclasses.dataclass(frozen=True)
+class FakePass:
+    """A pass that changes nothing but can be told apart."""
+
+    name: str
+    conflicts: tuple[str, ...] = ()
+    count: int = 1
+    damage: float = 0.0
+
+    @property
+    def title(self) -> str:
+        return f"Do {self.name}"
+
+    def applies(self, _graph: object) -> FakeApplicability:
+        return FakeApplicability(self.count, "nothing to do")
+
+
+@dataclasses.dataclass(frozen=True)
+class FakeChange:
+    pass_name: str
+    summary: str
+
+
+@pytest.fixture
+def model() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return torch.nn.Linear(4, 3).eval()
+
+
+def search(
+    monkeypatch: pytest.MonkeyPatch, model: torch.nn.Module, passes: list[FakePass], speeds: Speeds, **settings: object
+) -> searching.Search:
+    inputs = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+    graph = capture(model, (inputs[:8],), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+    labels = model(inputs).argmax(1)
+    dataset = load_data({"inputs": (inputs,), "labels": labels}, batch_size=8)
+    catalogue = {one.name: one for one in passes}
+    made = []
+
+    def apply_recipe(base, steps):
+        damage = sum(catalogue[name].damage for name, _ in steps)
+        made.append(
+            dataclasses.replace(
+                base, constants={k: v * (1 - damage) + damage * v.flip(0) for k, v in base.constants.items()}
+            )
+        )
+        speeds.applied[id(made[-1])] = tuple(name for name, _ in steps)
+        return made[-1], [FakeChange(name, f"changed by {name}") for name, _ in steps]
+
+    for room in (planning, searching):
+        monkeypatch.setattr(room, "PASSES", catalogue)
+        monkeypatch.setattr(room, "apply_recipe", apply_recipe)
+    monkeypatch.setattr(planning, "missing_needs", lambda _: ())
+    monkeypatch.setattr(planning.Planner, "gain", lambda *_: 1.5)
+    monkeypatch.setattr(searching, "compare", speeds.compare)
+    judge = Judge(
+        dataset, choose_metric("accuracy", labels), Limit.parse("20%"), collect(model, dataset, what="original")
+    )
+    wanted = Settings(**{"threads": (1, 2), **settings})  # pyright: ignore[reportArgumentType]
+    workload: Any = FakeWorkload()
+    return searching.Search(wanted, model, graph, bind_sizes(graph, inputs[:8]), judge, workload, lambda *_: None)
+
+
+def statuses(done: searching.Search) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for trial in done.trials:
+        found.setdefault(trial.name, []).append(trial.status)
+    return found
+
+
+def test_what_pays_is_stacked_best_first(monkeypatch: pytest.MonkeyPatch, model: torch.nn.Module) -> None:
+    done = search(
+        monkeypatch, model, [FakePass("a"), FakePass("b"), FakePass("c")], Speeds({"a": 1.2, "b": 2.0, "c": 0.8})
+    )
+    done.run()
+    assert done.incumbent.names == ("a", "b")  # the catalogue's order
+    assert [trial.name for trial in done.trials if len(trial.on_top_of) > 1 and trial.name != "threads"] == ["a"]
+    assert done.proven
+    assert done.headline is not None
+    assert done.headline.ratio == pytest.approx(2.4)
+    assert statuses(done)["c"] == ["rejected"]
+    assert "slower" in next(trial.reason for trial in done.trials if trial.name == "c")
+
+
+def test_a_conflicting_technique_is_rejected_with_the_winners_name(
+    monkeypatch: pytest.MonkeyPatch, model: torch.nn.Module
+) -> None:
+    done = search(monkeypatch, model, [FakePass("a", conflicts=("b",)), FakePass("b")], Speeds({"a": 1.2, "b": 2.0}))
+    done.run()
+    assert done.incumbent.names == ("b",)
+    assert statuses(done)["a"] == ["rejected", "rejected"]
+    assert any("conflicts with b" in trial.reason for trial in done.trials)
+
+
+def test_a_candidate_that_breaks_quality_is_rejected_with_the_figure(
+    monkeypatch: pytest.MonkeyPatch, model: torch.nn.Module
+) -> None:
+    done = search(monkeypatch, model, [FakePass("a", damage=1.0)], Speeds({"a": 5.0}))
+    done.run()
+    trial = next(trial for trial in done.trials if trial.name == "a")
+    assert trial.status == "rejected"
+    assert trial.quality is not None
+    assert f"accuracy 1 -> {trial.quality.candidate:.5g}" in trial.reason
+    assert trial.comparison is None
+    assert not done.proven
+
+
+def test_nothing_pays(monkeypatch: pytest.MonkeyPatch, model: torch.nn.Module) -> None:
+    done = search(monkeypatch, model, [FakePass("a"), FakePass("b", count=0)], Speeds({"a": 1.0}))
+    done.run()
+    assert done.incumbent.names == ()
+    assert not done.proven
+    assert statuses(done) == {
+        "graph": ["rejected"],
+        "a": ["rejected"],
+        "b": ["not_applicable"],
+        "threads": ["rejected"],
+    }
+
+
+def test_the_best_eager_thread_count_is_what_everything_is_compared_with(
+    monkeypatch: pytest.MonkeyPatch, model: torch.nn.Module
+) -> None:
+    speeds = Speeds({"a": 1.5}, eager={1: 1.0, 2: 3.0})
+    done = search(monkeypatch, model, [FakePass("a")], speeds)
+    done.run()
+    assert done.eager_threads == 1
+    assert done.baselines == {1: 1.0, 2: 3.0}
+    assert done.headline is not None
+    assert done.headline.ratio == pytest.approx(1.5)
+
+
+def test_only_and_skip(monkeypatch: pytest.MonkeyPatch, model: torch.nn.Module) -> None:
+    passes = [FakePass("a"), FakePass("b")]
+    done = search(monkeypatch, model, passes, Speeds({"a": 1.2, "b": 2.0}), only=("a",))
+    done.run()
+    assert done.incumbent.names == ("a",)
+    assert statuses(done)["b"] == ["not_tried"]
+    assert "threads" not in statuses(done)
+    done = search(monkeypatch, model, passes, Speeds({"a": 1.2, "b": 2.0}), skip=("a", "threads"))
+    done.run()
+    assert done.incumbent.names == ("b",)
+
+
+def test_a_stack_that_is_not_proven_keeps_nothing(monkeypatch: pytest.MonkeyPatch, model: torch.nn.Module) -> None:
+    class Fickle(Speeds):
+        def compare(self, baseline: FakeArm, candidate: FakeArm, **keywords: object) -> PairedResult:
+            result = super().compare(baseline, candidate, **keywords)
+            return dataclasses.replace(result, verdict="no evidence") if candidate.name == "result" else result
+
+    done = search(monkeypatch, model, [FakePass("a")], Fickle({"a": 1.5}))
+    done.run()
+    assert done.incumbent.names == ()
+    assert "not proven" in next(trial.reason for trial in done.trials if trial.name == "a")
+
+
+def test_the_size_goal_keeps_what_stores_less(monkeypatch: pytest.MonkeyPatch, model: torch.nn.Module) -> None:
+    done = search(monkeypatch, model, [FakePass("a")], Speeds({"a": 3.0}), goal="size")
+    done.run()
+    assert done.incumbent.names == ()
+    assert "stores" in next(trial.reason for trial in done.trials if trial.name == "a")
+
+
+def test_a_technique_that_fails_to_run_is_a_finding(monkeypatch: pytest.MonkeyPatch, model: torch.nn.Module) -> None:
+    class Broken(Speeds):
+        def compare(self, baseline: FakeArm, candidate: FakeArm, **keywords: object) -> PairedResult:
+            if candidate.name == "a":
+                raise MeasurementError("a raised")
+            return super().compare(baseline, candidate, **keywords)
+
+    done = search(monkeypatch, model, [FakePass("a"), FakePass("b")], Broken({"b": 2.0}))
+    done.run()
+    assert done.incumbent.names == ("b",)
+    assert "a raised" in next(trial.reason for trial in done.trials if trial.name == "a")
+
+
+def test_an_interruption_leaves_what_is_finished(monkeypatch: pytest.MonkeyPatch, model: torch.nn.Module) -> None:
+    class Stopped(Speeds):
+        def compare(self, baseline: FakeArm, candidate: FakeArm, **keywords: object) -> PairedResult:
+            if candidate.name == "b":
+                raise KeyboardInterrupt
+            return super().compare(baseline, candidate, **keywords)
+
+    done = search(monkeypatch, model, [FakePass("a"), FakePass("b")], Stopped({"a": 1.5, "b": 2.0}))
+    with pytest.raises(KeyboardInterrupt):
+        done.run()
+    assert done.baselines
+    assert statuses(done)["a"] == ["kept"]
+    assert "b" in done.doing
