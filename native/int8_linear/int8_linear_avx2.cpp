@@ -133,6 +133,6 @@ void tile(const Int8LinearTile& tile) {
 
 }  // namespace
 
-const Int8LinearKernels int8_linear_avx2{3, 1, 8, quantise, tile};
+constinit const Int8LinearKernels int8_linear_avx2{3, 1, 8, quantise, tile};
 
 }  // namespace taut

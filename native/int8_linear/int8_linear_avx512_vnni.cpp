@@ -153,6 +153,6 @@ void tile(const Int8LinearTile& tile) {
 
 }  // namespace
 
-const Int8LinearKernels int8_linear_avx512_vnni{6, 4, 4, quantise, tile};
+constinit const Int8LinearKernels int8_linear_avx512_vnni{6, 4, 4, quantise, tile};
 
 }  // namespace taut

@@ -74,6 +74,6 @@ void tile(const Int8LinearTile& tile) {
 
 }  // namespace
 
-const Int8LinearKernels int8_linear_scalar{1, 1, 4, quantise, tile};
+constinit const Int8LinearKernels int8_linear_scalar{1, 1, 4, quantise, tile};
 
 }  // namespace taut

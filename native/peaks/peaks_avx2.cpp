@@ -24,6 +24,6 @@ struct Vector {
 
 }  // namespace
 
-const PeakLoops peak_loops_avx2 = peak_loops<Vector>();
+constinit const PeakLoops peak_loops_avx2 = peak_loops<Vector>();
 
 }  // namespace taut

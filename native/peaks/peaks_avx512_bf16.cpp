@@ -20,6 +20,6 @@ void run(std::int64_t rounds) {
 
 }  // namespace
 
-const ArithmeticLoop peak_bfloat16_avx512{run, 2.0 * chains * 32};
+constinit const ArithmeticLoop peak_bfloat16_avx512{run, 2.0 * chains * 32};
 
 }  // namespace taut

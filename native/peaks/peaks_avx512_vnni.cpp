@@ -20,6 +20,6 @@ struct Vector {
 
 }  // namespace
 
-const PeakLoops peak_loops_avx512_vnni = peak_loops<Vector>();
+constinit const PeakLoops peak_loops_avx512_vnni = peak_loops<Vector>();
 
 }  // namespace taut

@@ -25,6 +25,6 @@ struct Vector {
 
 }  // namespace
 
-const PeakLoops peak_loops_scalar = peak_loops<Vector>();
+constinit const PeakLoops peak_loops_scalar = peak_loops<Vector>();
 
 }  // namespace taut

@@ -47,11 +47,11 @@ def test_peaks_are_measured_once_per_host_and_thread_count(store, measured):
     assert measured == [1, 1, 1]
 
 
-def test_several_threads_are_never_held_slower_than_one(store, measured):
+def test_several_threads_are_held_as_fast_as_one_at_least_and_as_all_of_them_at_most(store, measured):
     both = calibrate(threads=2, store=store)
     assert measured == [2, 1]
     assert both.flops == {"fp32": 1e12, "bf16": 3e12}
-    assert both.rates == {"linear.fp32": Rate(9e-6, 5e11), "pooling.fp32": Rate(0.0, 1e10)}
+    assert both.rates == {"linear.fp32": Rate(9e-6, 5e11), "pooling.fp32": Rate(0.0, 2e9)}
 
 
 def test_peaks_of_a_busy_host_are_measured_again_later(store, measured, monkeypatch):

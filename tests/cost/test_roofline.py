@@ -82,6 +82,20 @@ def test_a_linear_layer_on_a_transposed_view_has_a_rate_of_its_own(peaks):
     assert predict(slow, builder.finish(y)).seconds[-1] == pytest.approx(1e-6 + 2 * 32 * 64 * 16 / 1e9)
 
 
+@pytest.mark.parametrize(
+    ("channels", "groups", "family"), [(16, 16, "depthwise"), (1, 1, "convolution"), (16, 1, "convolution")]
+)
+def test_a_depthwise_convolution_has_a_rate_of_its_own(peaks, channels, groups, family):
+    slow = dataclasses.replace(peaks, rates={f"{family}.fp32": Rate(0.0, 1e9)})
+    builder = Builder()
+    x = builder.input("x", TensorType((1, channels, 8, 8), torch.float32))
+    weight = builder.constant(torch.ones(16, channels // groups, 3, 3), "weight")
+    kind = TensorType((1, 16, 8, 8), torch.float32)
+    y = builder.add("aten.conv2d.default", x, weight, None, (1, 1), (1, 1), (1, 1), groups, outputs=kind)
+    operations = 2 * 16 * (channels // groups) * 9 * 8 * 8
+    assert only(predict(slow, builder.finish(y))) == pytest.approx(1e-6 + operations / 1e9)
+
+
 def test_pooling_work_is_counted_in_the_elements_that_it_reads(peaks):
     builder = Builder()
     x = builder.input("x", TensorType((1, 8, 32, 32), torch.float32))

@@ -13,7 +13,7 @@ from torch import nn
 from torch.export import Dim
 
 from architectures import build, example
-from taut.errors import ArgumentError, ExportError
+from taut.errors import ArgumentError, ExportError, GuardError
 from taut.graph import Graph, Interpreter, bind_sizes, capture, format_graph, structural_hash
 
 X = torch.randn(6, 8)
@@ -135,6 +135,20 @@ def test_a_silently_fixed_dimension_is_noted() -> None:
     assert graph.symbols == {}
 
 
+@pytest.mark.parametrize("rows", [Dim("rows"), Dim("rows", min=1, max=9)], ids=["from 0", "from 1"])
+def test_sizes_that_tracing_does_not_cover_are_refused_rather_than_computed_wrongly(rows: Any) -> None:
+    class One(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if x.shape[0] == 1 else x * 2
+
+    graph = capture(One(), (X,), dynamic_shapes=({0: rows},))
+    assert "note: s0 was requested from" in format_graph(graph)
+    torch.testing.assert_close(Interpreter(graph)(X[:2]), X[:2] * 2)
+    for size in (0, 1):
+        with pytest.raises(GuardError, match=f"dimension 0 is {size}\\nexpected: 2 <= s0"):
+            Interpreter(graph)(X[:size])
+
+
 def test_a_model_in_training_mode_is_captured_in_evaluation_mode_and_left_as_it_was() -> None:
     model = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Dropout(0.5)).train()
     model[0].eval()
@@ -164,7 +178,7 @@ def test_no_operations_are_dropped_and_normalisation_has_one_form() -> None:
         assert ops == ["aten.batch_norm.default", "aten.reshape.default"]
 
 
-@pytest.mark.parametrize("name", ["encoder", "detector"])
+@pytest.mark.parametrize("name", ["attention", "detector"])
 def test_an_exported_program_gives_the_same_graph_as_its_module(name: str, captured: Callable[[str], Graph]) -> None:
     from architectures import ARCHITECTURES
 
@@ -177,6 +191,30 @@ def test_an_exported_program_gives_the_same_graph_as_its_module(name: str, captu
         stream.seek(0)
         loaded = torch.export.load(stream)
     assert structural_hash(capture(loaded)) == structural_hash(captured(name))
+
+
+def test_guards_of_tracing_are_kept_also_through_a_file() -> None:
+    class Folds(nn.Module):
+        def forward(self, rows: list[torch.Tensor], *rest: torch.Tensor) -> torch.Tensor:
+            total = rows[0].unflatten(0, (-1, 4)).sum() + rest[0].sum()
+            return total * 2 if rows[0].shape[0] > rest[0].shape[0] else total
+
+    shapes = ([{0: Dim.DYNAMIC}], ({0: Dim.DYNAMIC},))
+    program = torch.export.export(Folds(), ([torch.randn(8)], torch.randn(5)), dynamic_shapes=shapes)
+    stream = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.export.save(program, stream)
+        stream.seek(0)
+        loaded = torch.export.load(stream)
+    for graph in (capture(program), capture(loaded)):
+        run = Interpreter(graph)
+        rows, rest = [torch.randn(12)], torch.randn(3)
+        torch.testing.assert_close(run(rows, rest), Folds()(rows, rest))
+        with pytest.raises(GuardError, match=r"Mod\(s0, 4\)"):
+            run([torch.randn(10)], rest)
+        with pytest.raises(GuardError, match="s0 > s1"):
+            run([torch.randn(8)], torch.randn(9))
 
 
 def test_an_output_class_that_a_graph_cannot_give_is_named() -> None:
@@ -207,7 +245,7 @@ def test_control_flow_becomes_regions() -> None:
 
     class Map(nn.Module):
         def forward(self, x: torch.Tensor) -> Any:
-            return higher_order_map(lambda row, other: row.sin() + other, x, x[0].clone())
+            return higher_order_map(lambda row, other: row.sin() + other, x, x[0].clone())  # pyright: ignore
 
     for model, op in ((Scan(), "scan"), (Map(), "map")):
         graph = capture(model, (X,), dynamic_shapes=({0: ROWS},))

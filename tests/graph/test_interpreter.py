@@ -13,6 +13,8 @@ from torch.export import Dim
 
 from taut.errors import ArgumentError, GraphError, GuardError
 from taut.graph import Builder, Graph, Guard, Interpreter, Ref, ScalarType, SymbolRange, TensorType, bind_sizes, capture
+from taut.graph._policy import resolve
+from taut.graph._shortcuts import SHORTCUTS
 from taut.graph._symbols import symbol
 
 VECTOR = TensorType((4,), torch.float32)
@@ -144,8 +146,6 @@ def test_several_threads_share_an_interpreter(nested: Interpreter) -> None:
 
 
 def test_values_are_released_after_their_last_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    from taut.graph import _plan
-
     alive: list[weakref.ref[torch.Tensor]] = []
     living: list[int] = []
 
@@ -154,7 +154,7 @@ def test_values_are_released_after_their_last_use(monkeypatch: pytest.MonkeyPatc
         alive.append(weakref.ref(value))
         return 0.0
 
-    monkeypatch.setitem(_plan._SHORTCUTS, "aten.item.default", item)
+    monkeypatch.setitem(SHORTCUTS, "aten.item.default", item)
     builder = Builder()
     value = builder.input("x", VECTOR)
     for _ in range(5):
@@ -162,7 +162,7 @@ def test_values_are_released_after_their_last_use(monkeypatch: pytest.MonkeyPatc
         builder.add("check", builder.add("aten.item.default", value, outputs=ScalarType("float")), "", outputs=())
     with pytest.raises(GuardError):
         Interpreter(builder.finish(value))(torch.ones(4))
-    monkeypatch.setitem(_plan._SHORTCUTS, "aten.item.default", lambda value: item(value) + 1)
+    monkeypatch.setitem(SHORTCUTS, "aten.item.default", lambda value: item(value) + 1)
     Interpreter(builder.finish(value))(torch.ones(4))
     assert max(living) <= 1
 
@@ -238,3 +238,40 @@ def test_control_flow_operations_equal_plain_loops() -> None:
         torch.testing.assert_close(product, table[:length].cumprod(0))
     (negated,) = _run("invoke_subgraph", _region(1, ""), ("x",), outputs=(VECTOR,), x=start)
     torch.testing.assert_close(negated, -start)
+
+
+def test_shortcuts_take_every_argument_of_their_operator() -> None:
+    """With defaults spelled out, and an alternative for each keyword."""
+    x, w, b = torch.randn(2, 4, 6, 6), torch.randn(4, 4, 3, 3), torch.randn(4)
+    t, m, ids = torch.randn(2, 5, 4), torch.randn(4, 4), torch.tensor([[1, 2], [3, 0]])
+    calls: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
+        "aten.sym_size.int": ((x, 1), {}),
+        "aten.item.default": ((torch.tensor(2.5),), {}),
+        "aten.sym_numel.default": ((x,), {}),
+        "aten.add.Tensor": ((t, 3), {"alpha": 2}),
+        "aten.sub.Tensor": ((t, t), {"alpha": 0.5}),
+        "aten.mul.Tensor": ((t, 1.5), {}),
+        "aten.div.Tensor": ((t, 3), {}),
+        "aten.relu.default": ((t,), {}),
+        "aten.sigmoid.default": ((t,), {}),
+        "aten.tanh.default": ((t,), {}),
+        "aten.reshape.default": ((t, [2, -1]), {}),
+        "aten.transpose.int": ((t, -1, 0), {}),
+        "aten.permute.default": ((t, [2, 0, 1]), {}),
+        "aten.select.int": ((t, 1, -1), {}),
+        "aten.unsqueeze.default": ((t, -1), {}),
+        "aten.squeeze.dim": ((t[:1], 0), {}),
+        "aten.cat.default": (([t, t], -1), {}),
+        "aten.matmul.default": ((t, m), {}),
+        "aten.embedding.default": ((m, ids, 0, False, False), {}),
+        "aten.layer_norm.default": ((t, [4], b, None, 1e-3, False), {}),
+        "aten.batch_norm.default": ((x, b, None, b, b.abs(), False, 0.1, 1e-3, True), {}),
+        "aten.conv2d.default": ((x, w, b, [2, 1], [1, 0], [1, 1], 1), {}),
+        "aten.conv2d.padding": ((x, w, None, [1, 1], "same", [1, 1], 1), {}),
+        "aten.linear.default": ((t, m, b), {}),
+        "aten.gelu.default": ((t,), {"approximate": "tanh"}),
+        "aten.scaled_dot_product_attention.default": ((t, t, t, None, 0.0, True), {"scale": 0.3, "enable_gqa": False}),
+    }
+    assert calls.keys() == SHORTCUTS.keys()
+    for op, (args, kwargs) in calls.items():
+        torch.testing.assert_close(SHORTCUTS[op](*args, **kwargs), resolve(op)(*args, **kwargs), rtol=0, atol=0)

@@ -110,6 +110,9 @@ def test_the_native_call_refuses(reading: str, name: str, value: Callable[[], ob
     [
         ("x", torch.randn(3, 9)),
         ("x", torch.randn(3, 10).double()),
+        ("x", torch.randn(3, 10).numpy()),
+        ("x", torch.randn(3, 10).to_sparse()),
+        ("packed", None),
         ("packed", torch.zeros(1, 5, 16, 4, dtype=torch.int8)),
         ("scales", torch.ones(20, 1)),
         ("bias", torch.ones(19)),

@@ -112,12 +112,10 @@ def test_synthetic_inputs_look_like_the_example() -> None:
 def test_metrics_agree_with_an_independent_computation() -> None:
     rng = np.random.default_rng(0)
     scores, labels = rng.normal(size=50), rng.integers(0, 5, 50)
-    assert METRICS["spearman"].score(scores, labels) == pytest.approx(scipy_stats.spearmanr(scores, labels).statistic)
+    assert METRICS["spearman"].score(scores, labels) == pytest.approx(scipy_stats.spearmanr(scores, labels)[0])
     pairs = rng.normal(size=(100, 8))
     cosines = torch.cosine_similarity(torch.from_numpy(pairs[0::2]), torch.from_numpy(pairs[1::2])).numpy()
-    assert METRICS["pair-spearman"].score(pairs, labels) == pytest.approx(
-        scipy_stats.spearmanr(cosines, labels).statistic
-    )
+    assert METRICS["pair-spearman"].score(pairs, labels) == pytest.approx(scipy_stats.spearmanr(cosines, labels)[0])
     logits = rng.normal(size=(50, 5))
     assert METRICS["accuracy"].score(logits, labels) == pytest.approx((logits.argmax(1) == labels).mean())
     assert METRICS["mse"].score(scores, labels) == pytest.approx(((scores - labels) ** 2).mean())

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from taut.errors import MeasurementError
-from taut.graph import bind_sizes, capture
+from taut.errors import EmptyChangeError, MeasurementError
+from taut.graph import Graph, bind_sizes, capture
 from taut.optimize import Limit, choose_metric, load_data
 from taut.optimize import _planner as planning
 from taut.optimize import _search as searching
@@ -27,10 +27,9 @@ class Speeds:
         self.gains = gains
         self.eager = eager or {1: 1.0, 2: 1.0}
         self.applied: dict[int, tuple[str, ...]] = {}
-        self.calls: list[tuple[str, str]] = []
+        self.alive: list[Graph] = []  # an id is only unique while its object lives
 
     def compare(self, baseline: FakeArm, candidate: FakeArm, **_: object) -> PairedResult:
-        self.calls.append((baseline.name, candidate.name))
         before, after = self.seconds(baseline), self.seconds(candidate)
         ratio = before / after
         verdict = "faster" if ratio > 1.01 else "slower" if ratio < 0.99 else "no evidence"
@@ -82,14 +81,16 @@ class FakeApplicability:
         return self.count > 0
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class FakePass:
-    """A pass that changes nothing but can be told apart."""
+    """A pass that can be told apart; it mixes up the weights by `damage`, and has nothing to do after `emptied_by`."""
 
     name: str
     conflicts: tuple[str, ...] = ()
     count: int = 1
     damage: float = 0.0
+    emptied_by: str = ""
+    speeds: Speeds | None = None
 
     @property
     def title(self) -> str:
@@ -98,10 +99,21 @@ class FakePass:
     def applies(self, _graph: object) -> FakeApplicability:
         return FakeApplicability(self.count, "nothing to do")
 
+    def apply(self, graph: Graph) -> FakeChange:
+        assert self.speeds is not None
+        before = self.speeds.applied.get(id(graph), ())
+        if self.emptied_by in before:
+            raise EmptyChangeError(f"{self.name}: nothing to do")
+        mixed = {key: value * (1 - self.damage) + self.damage * value.flip(0) for key, value in graph.constants.items()}
+        changed = dataclasses.replace(graph, constants=mixed)
+        self.speeds.alive.append(changed)
+        self.speeds.applied[id(changed)] = (*before, self.name)
+        return FakeChange(changed, f"changed by {self.name}")
+
 
 @dataclasses.dataclass(frozen=True)
 class FakeChange:
-    pass_name: str
+    graph: Graph
     summary: str
 
 
@@ -119,22 +131,12 @@ def search(
     labels = model(inputs).argmax(1)
     dataset = load_data({"inputs": (inputs,), "labels": labels}, batch_size=8)
     catalogue = {one.name: one for one in passes}
-    made = []
-
-    def apply_recipe(base, steps):
-        damage = sum(catalogue[name].damage for name, _ in steps)
-        made.append(
-            dataclasses.replace(
-                base, constants={k: v * (1 - damage) + damage * v.flip(0) for k, v in base.constants.items()}
-            )
-        )
-        speeds.applied[id(made[-1])] = tuple(name for name, _ in steps)
-        return made[-1], [FakeChange(name, f"changed by {name}") for name, _ in steps]
-
+    for one in passes:
+        one.speeds = speeds
     for room in (planning, searching):
         monkeypatch.setattr(room, "PASSES", catalogue)
-        monkeypatch.setattr(room, "apply_recipe", apply_recipe)
     monkeypatch.setattr(planning, "missing_needs", lambda _: ())
+    monkeypatch.setattr(planning.Planner, "calibrate", lambda *_: None)
     monkeypatch.setattr(planning.Planner, "gain", lambda *_: 1.5)
     monkeypatch.setattr(searching, "compare", speeds.compare)
     judge = Judge(
@@ -158,12 +160,37 @@ def test_what_pays_is_stacked_best_first(monkeypatch: pytest.MonkeyPatch, model:
     )
     done.run()
     assert done.incumbent.names == ("a", "b")  # the catalogue's order
-    assert [trial.name for trial in done.trials if len(trial.on_top_of) > 1 and trial.name != "threads"] == ["a"]
+    stacked = [trial.name for trial in done.trials if len(trial.on_top_of) > 1 and trial.name != "threads"]
+    assert stacked == ["a", "c"]
     assert done.proven
     assert done.headline is not None
     assert done.headline.ratio == pytest.approx(2.4)
-    assert statuses(done)["c"] == ["rejected"]
+    assert statuses(done)["c"] == ["rejected", "rejected"]
     assert "slower" in next(trial.reason for trial in done.trials if trial.name == "c")
+
+
+def test_what_is_slower_alone_may_pay_on_top(monkeypatch: pytest.MonkeyPatch, model: torch.nn.Module) -> None:
+    class Layout(Speeds):
+        def seconds(self, arm: FakeArm) -> float:
+            names = self.applied.get(id(getattr(arm.model, "graph", None)), ())
+            return super().seconds(arm) * (0.5 if {"a", "b"} <= set(names) else 1.0)
+
+    done = search(monkeypatch, model, [FakePass("a"), FakePass("b")], Layout({"a": 1.5, "b": 0.8}))
+    done.run()
+    assert done.incumbent.names == ("a", "b")
+
+
+def test_a_kept_technique_gives_way_to_one_that_leaves_it_nothing(
+    monkeypatch: pytest.MonkeyPatch, model: torch.nn.Module
+) -> None:
+    passes = [FakePass("large"), FakePass("small", emptied_by="large")]
+    done = search(monkeypatch, model, passes, Speeds({}))
+    planner = planning.Planner(done.base, {}, done.settings)
+    _, steps, summary = planner.apply(("small",), "large")
+    assert [name for name, _ in steps] == ["large"]
+    assert summary == "changed by large"
+    with pytest.raises(EmptyChangeError):
+        planner.apply(("large",), "small")
 
 
 def test_a_conflicting_technique_is_rejected_with_the_winners_name(

@@ -81,18 +81,6 @@ def test_load_average_is_judged_only_where_nothing_better_is_known(monkeypatch: 
     assert busy.others == pytest.approx(0.9, abs=0.01)
 
 
-def test_load_average_is_judged_only_where_nothing_better_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_quietness, "load_average", lambda: 1000.0)
-    monkeypatch.setattr(_quietness, "_host_times", lambda: None)
-    assert any("load average" in reason for reason in quietness(0.01).reasons)
-    times = iter([(0.0, 0.0, 0.0), (100.0, 90.0, 5.0)])
-    monkeypatch.setattr(_quietness, "_host_times", lambda: next(times))
-    busy = quietness(0.01)
-    assert not any("load average" in reason for reason in busy.reasons)
-    assert "the hypervisor took 5.0% of the time for other guests" in busy.reasons
-    assert busy.others == pytest.approx(0.9, abs=0.01)
-
-
 def test_quietness_refuses_no_time() -> None:
     with pytest.raises(ArgumentError, match="duration"):
         quietness(0)

@@ -50,6 +50,12 @@ def test_wrong_orders_say_what_to_do(names, said):
         check_order(names)
 
 
+def test_conflicts_are_named(monkeypatch):
+    monkeypatch.setattr(type(get_pass("channels_last")), "conflicts", ("bfloat16",))
+    with pytest.raises(ArgumentError, match="channels_last and bfloat16 not together"):
+        check_order(["channels_last", "bfloat16"])
+
+
 def test_missing_features_are_explained(monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     assert "no bfloat16 dot product" in missing_needs(get_pass("bfloat16"))[0]

@@ -74,7 +74,8 @@ def show_result(report: Report, bundle: Path | None, console: Console) -> None:
     table.add_column("measured", justify="right")
     table.add_column("decision")
     table.add_column("reason", overflow="fold")
-    for candidate in report.candidates:
+    measured_ones = [one for one in report.candidates if one.comparison is not None or one.quality is not None]
+    for candidate in measured_ones:
         on_top = [name for name in candidate.on_top_of if name != "graph"]
         name = f"+ {candidate.name}" if on_top else candidate.name
         modelled = "-" if candidate.predicted is None else f"{candidate.predicted:.2f}x"
@@ -82,8 +83,15 @@ def show_result(report: Report, bundle: Path | None, console: Console) -> None:
         measured = "-" if compared is None else f"{compared.ratio:.2f}x"
         # The report has the figures; here a measured candidate's verdict is enough.
         reason = candidate.reason if compared is None or compared.low is None else compared.verdict
+        if reason == "faster" and candidate.status == "rejected":
+            reason = "faster alone, not on top of what was kept"
         table.add_row(escape(name), modelled, measured, _MARKS[candidate.status], escape(reason))
     console.print(table)
+    for status, words in (("not_applicable", "not applicable"), ("not_tried", "not tried"), ("rejected", "rejected")):
+        others = [one for one in report.candidates if one.status == status and one not in measured_ones]
+        names = ", ".join(dict.fromkeys(f"+ {one.name}" if len(one.on_top_of) > 1 else one.name for one in others))
+        if names:
+            console.print(f"[dim]{words} (the report says why): {escape(names)}[/]")
     for warning in report.warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}")
     for line in summary_lines(report):

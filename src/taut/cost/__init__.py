@@ -1,6 +1,6 @@
 """What a graph costs on this host: modelled, measured, and remembered."""
 
-from taut.cost._calibrate import calibrate
+from taut.cost._calibrate import calibrate, thread_count
 from taut.cost._measured import Measured
 from taut.cost._model import Bound, CostModel, Prediction
 from taut.cost._peaks import Peaks, Rate
@@ -19,4 +19,5 @@ __all__ = [
     "Store",
     "cache_directory",
     "calibrate",
+    "thread_count",
 ]

@@ -53,7 +53,7 @@ def calibrate(*, threads: int | None = None, store: Store | None = None, refresh
             return Peaks.from_dict(found)
     measured = peaks = _measure(count)
     if count > 1:
-        peaks = _at_least(measured, calibrate(threads=1, store=kept, refresh=refresh))
+        peaks = _bounded(measured, calibrate(threads=1, store=kept, refresh=refresh))
     disturbed = peaks.flops != measured.flops  # bandwidths may truly not grow with threads
     kept.append({key: peaks.to_dict() | ({"disturbed_at": time.time()} if disturbed else {})})
     return peaks
@@ -81,15 +81,19 @@ def _measure(threads: int) -> Peaks:
     )
 
 
-def _at_least(peaks: Peaks, single: Peaks) -> Peaks:
-    """No limit of several threads lies below that of one of them; it only seems so while others use their cores."""
+def _bounded(peaks: Peaks, single: Peaks) -> Peaks:
+    """Several threads reach no less than one of them, and operators no more than each of them alone together.
+
+    It only seems otherwise while other processes use their cores.
+    """
 
     def best(many: Mapping[str, float], one: Mapping[str, float]) -> dict[str, float]:
         return {name: max(value, one.get(name, 0.0)) for name, value in many.items()}
 
     def rate(many: Rate, one: Rate) -> Rate:
         undisturbed = many.overhead <= one.overhead + _PARALLEL_OVERHEAD
-        return Rate(many.overhead if undisturbed else one.overhead, max(many.per_second, one.per_second))
+        per_second = min(max(many.per_second, one.per_second), peaks.threads * one.per_second)
+        return Rate(many.overhead if undisturbed else one.overhead, per_second)
 
     rates = {name: rate(value, single.rates.get(name, value)) for name, value in peaks.rates.items()}
     flops, bandwidth = best(peaks.flops, single.flops), best(peaks.bandwidth, single.bandwidth)
@@ -139,7 +143,7 @@ def _rate(pair: tuple[Specimen, Specimen], dispatch: float) -> Rate:
     """The line through two points; the overhead is what exceeds the call of a trivial operator."""
     (little, run_little), (much, run_much) = pair
     short, long = fastest(run_little), fastest(run_much)
-    slope = max((long - short) / (much - little), 0.1 * long / much)  # noise cannot make work free
+    slope = max((long - short) / (much - little), 0.4 * long / much)  # the large call is not all overhead
     return Rate(overhead=max(short - little * slope - dispatch, 0.0), per_second=1.0 / slope)
 
 

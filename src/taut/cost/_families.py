@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 
 from taut.graph import Graph, Node, Ref, TensorType
@@ -47,33 +45,9 @@ def operator_name(op: str) -> str:
     return parts[1] if len(parts) > 1 else op
 
 
-@lru_cache(maxsize=4096)
-def _overload(op: str) -> torch._ops.OpOverload | None:
-    """The torch operator of that name, or None for an operation that is not one."""
-    parts = op.split(".")
-    if len(parts) != 3:
-        return None
-    if parts[0] == "taut":
-        import taut.kernels  # noqa: F401 - registers the operators
-    packet = getattr(getattr(torch.ops, parts[0]), parts[1], None)
-    found = getattr(packet, parts[2], None)
-    return found if isinstance(found, torch._ops.OpOverload) else None
-
-
-@lru_cache(maxsize=4096)
-def _returns_view(op: str) -> bool:
-    found = _overload(op)
-    return found is not None and any(value.alias_info is not None for value in found._schema.returns)
-
-
 def runs_nothing(node: Node) -> bool:
     """Whether a node costs no time of its own: inputs, constants, checks and arithmetic on sizes."""
     return node.op in _STRUCTURAL or not any(isinstance(value, TensorType) for value in node.outputs)
-
-
-def is_view(node: Node) -> bool:
-    """Whether a node only describes its input's memory anew, so that calling it is all it costs."""
-    return _returns_view(node.op)
 
 
 def family(graph: Graph, node: Node) -> str:
@@ -99,9 +73,11 @@ def _is_transposed(graph: Graph, ref: Ref) -> bool:
 
 
 def _is_depthwise(graph: Graph, node: Node) -> bool:
-    """One input channel a group: such a convolution streams its input and has little to multiply."""
-    weights = (graph.value_type(ref) for ref in node.inputs if graph.constant(ref) is not None)
-    return any(isinstance(kind, TensorType) and len(kind.shape) > 2 and kind.shape[1] == 1 for kind in weights)
+    """One of several input channels a group: such a convolution streams its input and has little to multiply."""
+    kinds = [graph.value_type(ref) for ref in node.inputs]
+    weights = [kind for ref, kind in zip(node.inputs, kinds, strict=True) if graph.constant(ref) is not None]
+    source, *windows = (kind.shape for kind in (kinds[0], *weights) if isinstance(kind, TensorType))
+    return source[1] != 1 and any(len(shape) > 2 and shape[1] == 1 for shape in windows)
 
 
 def number_format(graph: Graph, node: Node) -> str:

@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping
 from typing import Literal
 
-from taut.cost._families import PRODUCTS, READERS, family, is_view, number_format
+from taut.cost._families import PRODUCTS, READERS, family, number_format
 from taut.cost._model import Bound, Prediction
 from taut.cost._peaks import Peaks, Rate
 from taut.cost._walk import walk
 from taut.errors import ArgumentError
-from taut.graph import Graph, Node, Ref, TensorType, evaluate, operation_cost
+from taut.graph import Graph, Node, TensorType, evaluate, operation_cost
 
 
 class Roofline:
@@ -57,9 +57,10 @@ class Roofline:
 
     def _node(self, graph: Graph, node: Node, sizes: Mapping[str, int], resident: int) -> tuple[float, Bound | None]:
         dispatch = self.peaks.dispatch[self.runner]
-        if is_view(node):
-            return dispatch, "overhead"
         cost = operation_cost(graph, node)
+        read, written = evaluate(cost.bytes_read, sizes), evaluate(cost.bytes_written, sizes)
+        if not read + written:  # a view describes its input's memory anew
+            return dispatch, "overhead"
         kind = family(graph, node)
         rate = self._rate(kind, number_format(graph, node))
         if kind in PRODUCTS:
@@ -67,8 +68,7 @@ class Roofline:
         else:
             work = _elements(graph, node, sizes, of_input=kind in READERS)
         arithmetic = work / rate.per_second
-        moved = evaluate(cost.bytes_read, sizes) + evaluate(cost.bytes_written, sizes)
-        weights = min(_constant_bytes(graph, node, cost_read=evaluate(cost.bytes_read, sizes)), moved)
+        moved, weights = read + written, min(_constant_bytes(graph, node), read)
         memory = weights / self.peaks.bytes_per_second(max(moved, resident))
         memory += (moved - weights) / self.peaks.bytes_per_second(moved)
         overhead = dispatch + rate.overhead
@@ -96,8 +96,7 @@ def _elements(graph: Graph, node: Node, sizes: Mapping[str, int], *, of_input: b
     return sum(math.prod(evaluate(size, sizes) for size in tensor.shape) for tensor in tensors)
 
 
-def _constant_bytes(graph: Graph, node: Node, *, cost_read: int) -> int:
-    """Bytes of parameters that the node reads; a lookup that reads a part of its table reads at most `cost_read`."""
-    used: list[Ref] = list(dict.fromkeys(node.inputs))
-    held = sum(tensor.nbytes for tensor in map(graph.constant, used) if tensor is not None)
-    return min(held, cost_read)
+def _constant_bytes(graph: Graph, node: Node) -> int:
+    """Bytes of the constants among the inputs, each counted once."""
+    used = map(graph.constant, dict.fromkeys(node.inputs))
+    return sum(tensor.nbytes for tensor in used if tensor is not None)

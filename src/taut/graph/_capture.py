@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import logging
 import sys
@@ -18,11 +19,12 @@ from torch.utils import _pytree as pytree
 
 from taut.errors import ArgumentError, ExportError, TautError
 from taut.graph._explain import explain_failure, specialised_dimensions
-from taut.graph._lower import Lowering, canonical
+from taut.graph._guards import guards_of, ranges_of, without_zero_and_one
+from taut.graph._lower import Lowering
 from taut.graph._recurrent import KeepRecurrent
 from taut.graph._symbols import Translation
 from taut.graph._table import decomposition_table
-from taut.graph._types import Graph, Guard, Ref, SymbolRange, Tree
+from taut.graph._types import Graph, Guard, Ref, Tree
 from taut.graph._validate import validate
 
 
@@ -42,8 +44,8 @@ def capture(
         args: example positional arguments; they may be nested lists, tuples and dictionaries of tensors and numbers.
             Numbers become part of the graph. Not used for an exported program.
         kwargs: example keyword arguments.
-        dynamic_shapes: which dimensions may vary, in any form that torch.export takes. Sizes 0 and 1 behave specially,
-            so a `Dim` should have `min=2` or more.
+        dynamic_shapes: which dimensions may vary, in any form that torch.export takes. Tracing covers sizes from 2
+            on: a `Dim` that starts lower is cut there, with a note in the graph's guards.
 
     Returns:
         The graph: functional, without dropout and other no-ops, with attention, linear, convolution, normalisation and
@@ -58,7 +60,6 @@ def capture(
     else:
         _check_arguments(model, args, kwargs)
         program = _export(model, args, kwargs, dynamic_shapes)
-    guards = _shape_guards(program)
     specialised = specialised_dimensions(program, dynamic_shapes)
     try:
         with _quiet():
@@ -67,7 +68,9 @@ def capture(
         raise
     except Exception as error:
         raise explain_failure(error) from error
-    graph = _lower(decomposed, guards, specialised)
+    graph = without_zero_and_one(_lower(decomposed))
+    notes = tuple(Guard(sympy.true, note) for note in specialised)
+    graph = dataclasses.replace(graph, guards=(*guards_of(program, graph), *graph.guards, *notes))
     validate(graph)
     return graph
 
@@ -141,17 +144,7 @@ def _quiet() -> Iterator[None]:
     sys.stderr.write(printed.getvalue())  # what the model itself printed; a failed export's dump does not get here
 
 
-def _shape_guards(program: ExportedProgram) -> list[tuple[sympy.Basic, str]]:
-    """The relations over sizes that tracing relied on, in torch's own symbols."""
-    for node in program.graph.nodes:
-        value = node.meta.get("val")
-        mode = getattr(value, "fake_mode", None)
-        if mode is not None and mode.shape_env is not None:
-            return [(guard.expr, str(guard.sloc)) for guard in mode.shape_env.guards]
-    return []
-
-
-def _lower(program: ExportedProgram, guards: list[tuple[sympy.Basic, str]], specialised: list[str]) -> Graph:
+def _lower(program: ExportedProgram) -> Graph:
     _reject_mutation(program)
     translation = Translation()
     lowering = Lowering(program.graph_module, translation)
@@ -173,22 +166,17 @@ def _lower(program: ExportedProgram, guards: list[tuple[sympy.Basic, str]], spec
             # a tied parameter has several names; the first stands for all
             identity = (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else target
             name = tied.setdefault(identity, str(target))
-            lowering.values[node] = builder.constant(canonical(tensor), name)
+            lowering.values[node] = builder.constant(tensor, name)
         elif spec.kind in (InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
             key = str(target)
             tensor = program.state_dict[key] if key in program.state_dict else program.constants[key]
             if not isinstance(tensor, torch.Tensor):
                 raise ExportError(f"the model holds {key} of type {type(tensor).__name__}, which a graph cannot hold")
-            lowering.values[node] = builder.constant(canonical(tensor), key, buffer=True)
+            lowering.values[node] = builder.constant(tensor, key, buffer=True)
         else:
             raise ExportError(f"the model takes {target} as {spec.kind.name.lower()}, which a graph cannot hold")
     leaves = lowering.body()
-    outputs = _output_tree(program, leaves)
-    return builder.finish(
-        outputs,
-        symbols=_ranges(program, translation),
-        guards=_translated(guards, translation, _ranges(program, translation), specialised),
-    )
+    return builder.finish(_output_tree(program, leaves), symbols=ranges_of(program, translation))
 
 
 def _reject_mutation(program: ExportedProgram) -> None:
@@ -249,46 +237,3 @@ def _plain(tree: Any) -> Tree:
         f"the model returns an object of type {type(tree).__name__}",
         expected="tensors, numbers, None, and tuples, lists, dictionaries and data classes of them",
     )
-
-
-def _ranges(program: ExportedProgram, translation: Translation) -> dict[str, SymbolRange]:
-    ranges = {}
-    constraints = {key: value for key, value in program.range_constraints.items()}
-    for old, new in translation.names.items():
-        interval = constraints.get(old)
-        backed = translation.backed[new.name]
-        lower = int(interval.lower) if interval is not None and interval.lower.is_finite else 0
-        finite = interval is not None and interval.upper.is_finite and interval.upper < 2**62
-        ranges[new.name] = SymbolRange(lower, int(interval.upper) if finite else None, backed)  # pyright: ignore
-    return dict(sorted(ranges.items()))
-
-
-def _translated(
-    guards: list[tuple[sympy.Basic, str]],
-    translation: Translation,
-    ranges: Mapping[str, SymbolRange],
-    specialised: list[str],
-) -> tuple[Guard, ...]:
-    """The guards that ranges and types do not already say, and a note for each specialised dimension."""
-    kept: dict[sympy.Basic, Guard] = {}
-    for expression, source in guards:
-        if not expression.free_symbols <= set(translation.names):
-            continue
-        condition = translation(expression)
-        if condition != sympy.true and not _implied(condition, ranges):
-            kept.setdefault(condition, Guard(condition, source.rsplit("/", 1)[-1]))
-    return (*kept.values(), *(Guard(sympy.true, note) for note in specialised))
-
-
-def _implied(condition: sympy.Basic, ranges: Mapping[str, SymbolRange]) -> bool:
-    """Whether a relation of one symbol follows from that symbol's range."""
-    symbols = list(condition.free_symbols)
-    if len(symbols) != 1 or not isinstance(condition, sympy.core.relational.Relational):
-        return False
-    limits = ranges[str(symbols[0])]
-    interval = sympy.Interval(limits.lower, sympy.oo if limits.upper is None else limits.upper)
-    try:
-        solutions = condition.as_set()
-        return bool(interval.is_subset(solutions)) if solutions is not None else False
-    except (NotImplementedError, TypeError, ValueError, AttributeError):
-        return False

@@ -74,7 +74,7 @@ def _user_line(error: BaseException, text: str) -> str:
         frames = [row for row in frames if _is_users(row[0], installed)]
         current = current.__cause__ or current.__context__
     mentioned = [row for row in re.findall(r'File "([^"]+)", line (\d+)', text) if _is_users(row[0], installed)]
-    chosen = mentioned or [row for row in frames if not row[0].endswith("_capture.py")]
+    chosen = mentioned or frames
     return f"{chosen[-1][0].rsplit('/', 1)[-1]}:{chosen[-1][1]}" if chosen else ""
 
 

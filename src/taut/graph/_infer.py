@@ -20,6 +20,7 @@ from taut.graph._policy import CONTROL_FLOW, SCALAR_FUNCTIONS, resolve
 from taut.graph._symbols import compiled, evaluate, evaluate_number
 from taut.graph._types import Argument, Graph, Node, Ref, ScalarType, TensorType, ValueType
 
+_PRODUCTS = frozenset({"linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "mv", "scaled_dot_product_attention"})
 _UNKNOWN = {"int": 1, "float": 1.0, "bool": True}
 
 
@@ -103,6 +104,7 @@ def _run(node: Node, values: Mapping[Ref, Any], sizes: Mapping[str, int]) -> lis
     """The outputs of a torch operator."""
     args = [_resolve(item, values) for item in node.args]
     kwargs = {name: _resolve(value, values) for name, value in node.kwargs}
+    _same_dtypes(node, args)
     try:
         result = resolve(node.op)(*args, **kwargs)
     except (DataDependentOutputException, DynamicOutputShapeException):
@@ -114,6 +116,21 @@ def _run(node: Node, values: Mapping[Ref, Any], sizes: Mapping[str, int]) -> lis
     if len(results) != len(node.outputs):
         raise GraphError(f"node %{node.id} {node.op} gives {len(results)} outputs", expected=str(len(node.outputs)))
     return results
+
+
+def _same_dtypes(node: Node, args: Sequence[Any]) -> None:
+    """Refuse a product of different dtypes, which kernels refuse too but operators without data let pass."""
+    name = node.op.split(".")[1]
+    if not name.startswith("conv") and name not in _PRODUCTS:
+        return
+    operands = args[:3] if name == "scaled_dot_product_attention" else args
+    dtypes = {item.dtype for item in operands if isinstance(item, torch.Tensor)}
+    if len(dtypes) > 1:
+        where = f" ({node.source or node.module_path})" if node.source or node.module_path else ""
+        raise GraphError(
+            f"node %{node.id} {node.op}{where} refuses its inputs: {', '.join(sorted(map(str, dtypes)))}",
+            expected="one dtype",
+        )
 
 
 def _resolve(argument: Argument, values: Mapping[Ref, Any]) -> Any:

@@ -52,7 +52,7 @@ class Lowering:
             if node.op == "get_attr":
                 attribute = operator.attrgetter(node.target)(self.module)
                 if isinstance(attribute, torch.Tensor):
-                    self.values[node] = self.builder.constant(canonical(attribute), node.target, buffer=True)
+                    self.values[node] = self.builder.constant(attribute, node.target, buffer=True)
             elif node.op == "call_function":
                 self.origin = {"module_path": _module_path(node), "source": source_of(node)}
                 self.call(node)
@@ -227,13 +227,6 @@ _SCALARS: tuple[tuple[Literal["bool", "int", "float"], type, Any], ...] = (
 )
 
 
-def canonical(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor itself if its memory layout is one that a graph knows, else a contiguous copy."""
-    value = tensor.detach()
-    last = value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last)
-    return value if last or value.is_contiguous() else value.contiguous()
-
-
 def layout_of(tensor: torch.Tensor) -> Literal["contiguous", "channels_last"]:
     """The layout: "channels_last" for a 4-D tensor stored so and not also contiguous, else "contiguous"."""
     if tensor.dim() != 4 or tensor.stride(1) != 1:
@@ -253,7 +246,8 @@ def source_of(node: fx.Node) -> str:
 def _module_path(node: fx.Node) -> str:
     stack = node.meta.get("nn_module_stack") or {}
     paths = [entry[0] for entry in stack.values()]
-    path = re.sub(r"\['?([^'\]]*)'?\]", r".\1", paths[-1]) if paths else ""
+    known = [path for path in paths if not path.startswith("_empty_nn_module_stack")]  # torch's own placeholder
+    path = re.sub(r"\['?([^'\]]*)'?\]", r".\1", known[-1]) if known else ""
     path = re.sub(r"L\.?self\.?|_modules\.|^L\.", "", path)
     return re.sub(r"@\d+$", "", path).strip(".")
 

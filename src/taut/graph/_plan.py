@@ -14,14 +14,8 @@ from taut.errors import GraphError, GuardError, TautError
 from taut.graph._onednn import prepacked_weight
 from taut.graph._policy import CONTROL_FLOW, SCALAR_FUNCTIONS, is_torch_operator, resolve, returns_sequence
 from taut.graph._regions import CONTROL_FUNCTIONS
+from taut.graph._shortcuts import SHORTCUTS
 from taut.graph._types import Argument, Graph, Node, Ref, references
-
-# Cheaper ways to the same value than a dispatcher call.
-_SHORTCUTS: dict[str, Callable[..., Any]] = {
-    "aten.sym_size.int": torch.Tensor.size,
-    "aten.item.default": torch.Tensor.item,
-    "aten.sym_numel.default": torch.Tensor.numel,
-}
 
 Get = Callable[[list[Any]], Sequence[Any]]
 
@@ -101,7 +95,7 @@ class Plan:
         if node.op in CONTROL_FUNCTIONS:
             regions = [Plan(region, self.device).run for region in node.regions]
             return partial(CONTROL_FUNCTIONS[node.op], regions)
-        return _SHORTCUTS.get(node.op) or resolve(node.op)
+        return SHORTCUTS.get(node.op) or resolve(node.op)
 
     def getter(self, arguments: Sequence[Argument | torch.Tensor]) -> Get:
         """Gathers arguments from the slots."""

@@ -50,11 +50,14 @@ class Builder:
     def constant(self, tensor: torch.Tensor, name: str, *, buffer: bool = False, key: str = "") -> Ref:
         """Append a parameter or buffer; the same content under the same name is stored once.
 
-        A buffer does not count as parameters. `key` is the content hash, where that is already known.
+        A buffer does not count as parameters. `key` is the content hash, where that is already known. A tensor that is
+        neither contiguous nor channels-last is copied, as a graph knows no other layout.
         """
+        last = tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+        tensor = tensor.detach() if last else tensor.detach().contiguous()
         key = key or content_hash(tensor)
         if (key, name) not in self._constant_refs:
-            self._constants.setdefault(key, tensor.detach())
+            self._constants.setdefault(key, tensor)
             plain = tensor.dim() != 4 or tensor.is_contiguous()
             kind = TensorType(tuple(tensor.shape), tensor.dtype, "contiguous" if plain else "channels_last")
             self._constant_refs[key, name] = self.add(

@@ -11,6 +11,7 @@ MAX_IN_FEATURES: int = _native.max_depth
 
 _BLOCK = 16  # output channels of a block
 _GROUP = 4  # consecutive input features of one channel
+_DEVICES = ("cpu", "meta")
 
 _library = torch.library.Library("taut", "DEF")
 _library.define("int8_linear(Tensor x, Tensor packed, Tensor scales, Tensor? bias, str activation) -> Tensor")
@@ -84,7 +85,19 @@ def int8_linear(
     Raises:
         KernelError: shapes, dtypes or devices do not fit, or a gradient is asked for.
     """
+    given = (x, packed, scales) if bias is None else (x, packed, scales, bias)
+    for name, tensor in zip(("x", "packed", "scales", "bias"), given, strict=False):
+        if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.device.type not in _DEVICES:
+            raise KernelError(
+                f"{name}: is a {_describe_kind(tensor)}",
+                expected="a dense tensor in CPU memory",
+                fix=f"pass {name}.cpu(), and {name}.to_dense() if it is sparse",
+            )
     return torch.ops.taut.int8_linear.default(x, packed, scales, bias, activation)
+
+
+def _describe_kind(value: object) -> str:
+    return f"{value.layout} tensor on {value.device}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def _run(x: Tensor, packed: Tensor, scales: Tensor, bias: Tensor | None, activation: str) -> Tensor:

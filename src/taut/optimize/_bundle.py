@@ -147,21 +147,22 @@ def verify_bundle(path: Path) -> None:
     """Check version, completeness and content of a bundle against its manifest."""
     manifest = _read_manifest(path)
     for name in _FILES:
-        entry = manifest[name]
+        expected, digest = manifest[name]
         file = path / name
         if file.is_symlink() or not file.is_file():
             raise TruncatedError(f"{path}: {name} is missing", fix=_FIX)
         size = file.stat().st_size
-        if size < entry["bytes"]:
-            raise TruncatedError(f"{path}: {name} has {size} bytes", expected=f"{entry['bytes']} bytes", fix=_FIX)
-        if size > entry["bytes"] or _digest(file) != entry["sha256"]:
+        if size < expected:
+            raise TruncatedError(f"{path}: {name} has {size} bytes", expected=f"{expected} bytes", fix=_FIX)
+        if size > expected or _digest(file) != digest:
             raise TamperedError(f"{path}: {name} does not match the manifest", fix=_FIX)
 
 
 _FIX = "take the bundle from its source again, or run `taut optimize` again"
 
 
-def _read_manifest(path: Path) -> dict[str, dict[str, int | str]]:
+def _read_manifest(path: Path) -> dict[str, tuple[int, str]]:
+    """Bytes and hash of each file."""
     file = path / _MANIFEST
     if not path.is_dir():
         raise ArtefactError(f"{path}: no such bundle", expected="a folder written by taut optimize")
@@ -180,13 +181,13 @@ def _read_manifest(path: Path) -> dict[str, dict[str, int | str]]:
                 expected=f"format {BUNDLE_VERSION} or older",
                 fix="upgrade taut",
             )
-        files = content["files"]
-        for name in _FILES:
-            if not isinstance(files[name]["bytes"], int) or not isinstance(files[name]["sha256"], str):
+        entries = {name: (content["files"][name]["bytes"], content["files"][name]["sha256"]) for name in _FILES}
+        for name, (size, digest) in entries.items():
+            if not isinstance(size, int) or not isinstance(digest, str):
                 raise TypeError(f"{name}: wrong type")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise TamperedError(f"{file}: not a manifest ({error})", fix=_FIX) from error
-    return files
+    return entries
 
 
 def _digest(path: Path) -> str:

@@ -70,13 +70,13 @@ def as_loaded_model(parts: tuple[Any, ...], *, name: str, source: str) -> Loaded
     """
     import torch
 
-    if not 1 <= len(parts) <= 3 or not isinstance(parts[0], (torch.nn.Module, torch.export.ExportedProgram)):
+    module, example, shapes = (*parts, None, None, None)[:3]
+    if len(parts) > 3 or not isinstance(module, (torch.nn.Module, torch.export.ExportedProgram)):
         shown = ", ".join(type(part).__name__ for part in parts)
         raise ModelLoadError(
             f"{source}: the factory returned ({shown})",
             expected="an nn.Module, (module, example_inputs) or (module, example_inputs, dynamic_shapes)",
         )
-    example = parts[1] if len(parts) > 1 else None
     if isinstance(example, torch.Tensor):
         example = (example,)
     if example is not None and not isinstance(example, (tuple, list)):
@@ -84,8 +84,7 @@ def as_loaded_model(parts: tuple[Any, ...], *, name: str, source: str) -> Loaded
             f"{source}: example inputs are a {type(example).__name__}",
             expected="a tensor or a tuple of the positional inputs of one call",
         )
-    inputs = None if example is None else tuple(example)
-    return LoadedModel(parts[0], inputs, parts[2] if len(parts) > 2 else None, name, source)
+    return LoadedModel(module, None if example is None else tuple(example), shapes, name, source)
 
 
 def load_function(spec: str, *, argument: str) -> tuple[Callable[..., Any], str]:

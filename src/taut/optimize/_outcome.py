@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import torch
 
 import taut
+from taut.cost import thread_count
 from taut.graph import Graph, Interpreter, evaluate, graph_cost
 from taut.optimize import _report
 from taut.optimize._planner import THREADS, Trial, stored_bytes
 from taut.optimize._quality import Quality
 from taut.optimize._search import Search
-from taut.optimize._session import thread_count
 from taut.stats import PairedResult, fingerprint, quietness
 
 if TYPE_CHECKING:

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from taut.cost import Roofline, calibrate
-from taut.errors import TautError
+from taut.errors import EmptyChangeError, TautError
 from taut.graph import Graph
 from taut.optimize._quality import Quality
 from taut.optimize._settings import Settings
 from taut.stats import PairedResult
-from taut.transform import PASSES, apply_recipe, missing_needs
+from taut.transform import PASSES, missing_needs
 
 Steps = tuple[tuple[str, dict[str, Any]], ...]
 GRAPH = "graph"
@@ -70,11 +70,31 @@ class Planner:
         seconds = [model.predict(graph, self._sizes, threads=threads).total for graph in (before, after)]
         return seconds[0] / seconds[1]
 
-    def apply(self, names: Sequence[str]) -> tuple[Graph, Steps, str]:
-        """The base with these passes in their right order; also the recipe and what the last named one changed."""
-        steps = tuple((name, {}) for name in PASSES if name in names)  # the catalogue's order suits every pass
-        graph, changes = apply_recipe(self._base, list(steps))
-        return graph, steps, "; ".join(change.summary for change in changes if change.pass_name == names[-1])
+    def apply(self, kept: Sequence[str], added: str) -> tuple[Graph, Steps, str]:
+        """The base with the kept passes and one more in the catalogue's order, which suits every pass.
+
+        Returns:
+            The graph, its recipe, and what the added pass changed. A kept pass to which the added one leaves nothing
+            is no longer in the recipe.
+
+        Raises:
+            EmptyChangeError: the added pass changes nothing beside the kept ones.
+        """
+        graph, steps, summary = self._base, [], ""
+        for name in PASSES:
+            if name != added and name not in kept:
+                continue
+            try:
+                change = PASSES[name].apply(graph)
+            except EmptyChangeError:
+                if name == added:
+                    raise
+                continue
+            graph = change.graph
+            steps.append((name, {}))
+            if name == added:
+                summary = change.summary
+        return graph, tuple(steps), summary
 
     def plan(self, threads: int) -> list[tuple[Trial, Graph | None]]:
         """Every technique with its modelled gain, best first; those that cannot apply say why."""
@@ -92,7 +112,7 @@ class Planner:
             trial.status, trial.reason = "not_applicable", "; ".join(missing) or applicable.reason
             return trial, None
         try:
-            graph, _, trial.summary = self.apply([name])
+            graph, _, trial.summary = self.apply((), name)
         except TautError as error:
             trial.status, trial.reason = "rejected", f"could not be applied: {error.message}"
             return trial, None

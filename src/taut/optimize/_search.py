@@ -219,21 +219,22 @@ class Search:
         return result.verdict == "faster", f"{result.verdict}, {figure} from {result.pairs} pairs"
 
     def _stack(self, alone: list[Trial]) -> None:
-        """Add techniques to the incumbent, best first; a second round lets the early ones stand on the late ones."""
-        worth = [trial for trial in alone if trial.comparison is not None and trial.comparison.verdict != "slower"]
+        """Add techniques to the incumbent, best first; a second round lets the early ones stand on the late ones.
+
+        What was slower alone is tried as well, last: a layout or a format may pay only on top of a fused operator.
+        """
+        worth = [trial for trial in alone if trial.comparison is not None]
         worth.sort(key=lambda trial: -(trial.comparison.ratio if trial.comparison else 0.0))
-        for _ in range(2):
-            before = self.incumbent.names
-            for index, trial in enumerate(worth):
-                if trial.name in self.incumbent.names:
-                    continue
-                if self.incumbent.steps:
-                    self._try_on_top(trial, among=len(worth) - index)
-                elif trial.status == "kept":
-                    graph, steps, _ = self._planner.apply([trial.name])
-                    self.incumbent = dataclasses.replace(self.incumbent, graph=graph, steps=steps)
-            if len(self.incumbent.names) - len(before) < 2:
-                break
+        if not worth or worth[0].status != "kept":
+            return
+        graph, steps, _ = self._planner.apply((), worth[0].name)
+        self.incumbent = dataclasses.replace(self.incumbent, graph=graph, steps=steps)
+        tried: set[tuple[str, tuple[str, ...]]] = set()
+        for trial in worth * 2:
+            attempt = trial.name, self.incumbent.names
+            if trial.name not in self.incumbent.names and attempt not in tried:
+                tried.add(attempt)
+                self._try_on_top(trial, among=len(worth))
 
     def _try_on_top(self, alone: Trial, among: int) -> None:
         kept = self.incumbent.names
@@ -244,7 +245,7 @@ class Search:
             trial.status, trial.reason = "rejected", f"conflicts with {', '.join(clash)}, which gained more"
             return
         try:
-            graph, steps, trial.summary = self._planner.apply([*kept, alone.name])
+            graph, steps, trial.summary = self._planner.apply(kept, alone.name)
         except TautError as error:
             trial.status, trial.reason = "not_applicable", error.message
             return
@@ -309,7 +310,14 @@ class Search:
             if not self.proven:
                 trial.status, trial.reason = "rejected", f"{trial.reason}; the whole stack was not proven against eager"
             elif trial.name not in (GRAPH, THREADS):
-                trial.status, trial.reason = "rejected", f"{trial.reason}; did not pay on top of what was kept"
+                trial.status, trial.reason = "rejected", f"{trial.reason}; alone. {self._on_top(trial.name)}"
+
+    def _on_top(self, name: str) -> str:
+        """What became of a technique that paid alone."""
+        later = [trial for trial in self.trials if trial.name == name and len(trial.on_top_of) > 1]
+        if not later:
+            return "Another technique leaves it nothing to do"
+        return f"On top of {', '.join(later[-1].on_top_of[1:])}: {later[-1].reason}"
 
     def _measure_peer(self, name: str) -> None:
         self._say(f"measuring the peer {name}")

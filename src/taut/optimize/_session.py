@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from taut.cost import thread_count
 from taut.graph import Graph, Interpreter
 from taut.optimize._bundle import read_bundle
 from taut.optimize._recipe import Recipe
 from taut.optimize._report import Report
-
-
-@contextlib.contextmanager
-def thread_count(threads: int) -> Iterator[None]:
-    """Run with that many intra-operator threads, at most one a core, and restore the number after."""
-    before = torch.get_num_threads()
-    wanted = min(threads, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    if wanted == before:
-        yield
-        return
-    torch.set_num_threads(wanted)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+from taut.stats import available_cores
 
 
 class Session:
@@ -45,6 +27,7 @@ class Session:
         self.recipe = recipe
         self.report = report
         self._run = Interpreter(graph)
+        self._threads = min(recipe.threads, available_cores())  # it may have been made on a larger host
 
     def __call__(self, *inputs: Any, **keywords: Any) -> Any:
         """Run on inputs of the original model's signature.
@@ -52,7 +35,7 @@ class Session:
         Raises:
             GuardError: an input's type or shape is outside what the graph was captured for.
         """
-        with thread_count(self.recipe.threads):
+        with thread_count(self._threads):
             return self._run(*inputs, **keywords)
 
 

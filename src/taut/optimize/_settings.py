@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 from taut.errors import ArgumentError
 from taut.optimize._quality import Limit
+from taut.stats import available_cores
 
 Goal = Literal["latency", "size", "energy"]
 Progress = Callable[[str, float], None]
@@ -73,5 +73,5 @@ class Settings:
 
 def thread_choices() -> tuple[int, ...]:
     """Powers of two up to the cores that this process may use, and that number itself."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = available_cores()
     return tuple(sorted({cores} | {2**power for power in range(cores.bit_length()) if 2**power <= cores}))

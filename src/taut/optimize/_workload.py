@@ -13,8 +13,9 @@ from taut.errors import DataError, TautError
 from taut.optimize._data import Batch, Dataset
 from taut.stats import Arm
 
-_PASS_SECONDS = 0.06
-_MOST_BATCHES = 64
+_PASS_SECONDS = 0.15
+_LONGEST_PASS = 2.0
+_FEWEST_BATCHES, _MOST_BATCHES = 4, 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Workload:
 
 
 def choose_workload(dataset: Dataset, model: Callable[..., Any]) -> Workload:
-    """As many evenly spaced batches as the model runs in about 60 ms, at least one.
+    """As many evenly spaced batches as the model runs in about 150 ms; at least four, unless these take seconds.
 
     Raises:
         DataError: the model raised on the user's data.
@@ -50,7 +51,8 @@ def choose_workload(dataset: Dataset, model: Callable[..., Any]) -> Workload:
         for batch in probe:
             _run(model, batch, dataset.source)
         seconds = (time.perf_counter() - started) / len(probe)
-    count = max(1, min(_MOST_BATCHES, round(_PASS_SECONDS / max(seconds, 1e-6))))
+    count = max(_FEWEST_BATCHES, min(_MOST_BATCHES, round(_PASS_SECONDS / max(seconds, 1e-6))))
+    count = max(1, min(count, int(_LONGEST_PASS / max(seconds, 1e-6))))
     return Workload(tuple(_spread(batches, count)))
 
 

@@ -4,7 +4,7 @@ from taut.stats._arms import Arm
 from taut.stats._bootstrap import paired_bootstrap
 from taut.stats._clock import Clock
 from taut.stats._compare import compare
-from taut.stats._fingerprint import HostFingerprint, fingerprint
+from taut.stats._fingerprint import HostFingerprint, available_cores, fingerprint
 from taut.stats._isolated import IsolatedArm
 from taut.stats._measure import Sample, measure
 from taut.stats._quantile import Interval, quantile_interval
@@ -20,6 +20,7 @@ __all__ = [
     "PairedResult",
     "Quietness",
     "Sample",
+    "available_cores",
     "compare",
     "fingerprint",
     "measure",

@@ -53,6 +53,10 @@ def compare(
     early with "no evidence". The margin is also what protects against lasting differences that randomisation cannot
     remove, such as the placement in memory of two copies of one model.
 
+    Where more threads want to run than there are cores, waiting for a core adds to both arms alike and draws the ratio
+    towards 1 (a planted 1.05 was seen as 1.03 at four runnable threads a core): identical arms are still told as such,
+    but the size of an effect is then understated and its interval may miss it. `quietness` tells whether this is so.
+
     Args:
         baseline: what there is now.
         candidate: what might replace it.

@@ -9,7 +9,6 @@ from typing import Any, Literal, get_args
 
 from taut.errors import ArgumentError
 from taut.stats._signed_rank import smallest_sample
-from taut.stats._signed_rank import smallest_sample
 
 Verdict = Literal["faster", "no evidence", "slower"]
 Stopped = Literal["decided", "equivalent", "budget", "max_pairs"]

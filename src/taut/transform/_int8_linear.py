@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 
 from taut.graph import Argument, Builder, Graph, Node, Ref, rewrite
-from taut.kernels import pack_int8_linear
+from taut.kernels import MAX_IN_FEATURES, pack_int8_linear
 from taut.transform._activations import following_activation
 from taut.transform._base import GraphPass, Match
 from taut.transform._patterns import LINEAR, arguments, constant_name
@@ -50,7 +50,9 @@ class Int8Linear(GraphPass):
         assert isinstance(least, int) and isinstance(skip, (tuple, list))
         for node in graph.nodes:
             found = _linear(graph, node)
-            if found is None or min(found.weight.shape) < least or _below(node.module_path, skip):
+            if found is None or not least <= min(found.weight.shape) or found.weight.shape[1] > MAX_IN_FEATURES:
+                continue
+            if _below(node.module_path, skip):
                 continue
             after = following_activation(graph, node)
             nodes = (node.id,)
