@@ -13,6 +13,7 @@ from scipy import stats as scipy_stats
 from taut.errors import ArgumentError, DataError
 from taut.graph import capture
 from taut.optimize import METRICS, Limit, check_inputs, choose_metric, load_data, match_labels, synthesise
+from taut.optimize._data import thin_out
 from taut.optimize._quality import Judge, collect
 
 
@@ -80,6 +81,18 @@ def test_malformed_data_is_named(mapping: object, word: str) -> None:
 def test_labels_must_line_up() -> None:
     with pytest.raises(DataError, match="7 labels for 4 samples"):
         match_labels(load_data({"inputs": [(torch.zeros(4, 1),)], "labels": torch.zeros(7)}, batch_size=2), 2)
+
+
+def test_thinning_keeps_labels_with_their_samples_and_spreads_evenly() -> None:
+    inputs = [(torch.full((4, 1), float(index)),) for index in range(100)]
+    labels = torch.arange(100).repeat_interleave(2)  # one label for two samples
+    fewer = thin_out(load_data({"inputs": inputs, "labels": labels}, batch_size=1), 10)
+    assert [int(batch[0][0, 0]) for batch in fewer.batches] == [5, 15, 25, 35, 45, 55, 65, 75, 85, 95]
+    assert fewer.labels is not None
+    assert fewer.labels.tolist() == [5, 5, 15, 15, 25, 25, 35, 35, 45, 45, 55, 55, 65, 65, 75, 75, 85, 85, 95, 95]
+    assert thin_out(fewer, 10) is fewer
+    crossing = load_data({"inputs": [(torch.zeros(3, 1),)] * 4, "labels": torch.zeros(6)}, batch_size=1)
+    assert thin_out(crossing, 2) is crossing
 
 
 def test_inputs_are_checked_against_the_graph() -> None:

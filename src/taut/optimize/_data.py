@@ -164,6 +164,32 @@ def match_labels(dataset: Dataset, batch_size: int) -> Dataset:
     )
 
 
+def spread(batches: Sequence[Batch], count: int) -> list[int]:
+    """Indices of `count` batches at the midpoints of equal shares: sorted data keeps its distribution."""
+    if count >= len(batches):
+        return list(range(len(batches)))
+    return [(2 * index + 1) * len(batches) // (2 * count) for index in range(count)]
+
+
+def thin_out(dataset: Dataset, count: int) -> Dataset:
+    """At most `count` batches with their labels, evenly spread.
+
+    A data set whose labels cannot be told apart by batch, because a group of samples crosses batches, stays whole.
+    """
+    chosen = spread(dataset.batches, count)
+    if len(chosen) == len(dataset.batches):
+        return dataset
+    labels = dataset.labels
+    if labels is not None:
+        group = dataset.samples // len(labels)
+        sizes = [rows(batch) for batch in dataset.batches]
+        if any(size % group for size in sizes):
+            return dataset
+        parts = labels.split([size // group for size in sizes])
+        labels = torch.cat([parts[index] for index in chosen])
+    return dataclasses.replace(dataset, batches=tuple(dataset.batches[index] for index in chosen), labels=labels)
+
+
 def check_inputs(dataset: Dataset, graph: Graph) -> None:
     """Check the number, rank, type and finiteness of every batch's inputs.
 

@@ -14,7 +14,7 @@ import torch
 from taut.errors import ArgumentError, Interrupted, StorageError
 from taut.graph import Graph, bind_sizes, capture
 from taut.optimize._bundle import check_destination, write_bundle
-from taut.optimize._data import Dataset, check_inputs, load_data, match_labels, rows, synthesise
+from taut.optimize._data import Dataset, check_inputs, load_data, match_labels, rows, synthesise, thin_out
 from taut.optimize._load import LoadedModel, as_loaded_model, load_model
 from taut.optimize._metrics import Metric, choose_metric
 from taut.optimize._outcome import make_report
@@ -25,9 +25,11 @@ from taut.optimize._report import Report
 from taut.optimize._search import Search
 from taut.optimize._session import Session
 from taut.optimize._settings import Goal, Progress, Settings
-from taut.optimize._workload import choose_workload
+from taut.optimize._workload import choose_workload, seconds_per_batch
 
 _DEFAULT_BATCH = 32
+_SCORING_SHARE = 0.06  # of the budget, for one candidate
+_FEWEST_SCORED = 16  # batches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,6 +195,8 @@ def prepare(
         )
     else:
         dataset = match_labels(load_data(data, batch_size=batch_size), batch_size)
+    if settings.goal == "energy":
+        warnings.append("Energy is CPU time over all threads, a proxy: no energy counter is read.")
     chosen = choose_metric(metric, dataset.labels)
     if example is None:
         example = dataset.batches[0]
@@ -250,9 +254,11 @@ def _run(
     search: Search | None = None
     try:
         progress("running the unmodified model", 0.0)
+        seconds = seconds_per_batch(prepared.dataset, prepared.eager)
+        prepared = _within_budget(prepared, seconds)
         baseline = collect(prepared.eager, prepared.dataset, what="the unmodified model")
         judge = Judge(prepared.dataset, prepared.metric, prepared.settings.limit, baseline)
-        workload = choose_workload(prepared.dataset, prepared.eager)
+        workload = choose_workload(prepared.dataset, seconds)
         search = Search(prepared.settings, prepared.eager, prepared.graph, prepared.sizes, judge, workload, progress)
         if wanted is None:
             search.run()
@@ -261,12 +267,27 @@ def _run(
     except KeyboardInterrupt as interrupt:
         if search is None or not search.baselines:
             raise Interrupted("stopped before anything was measured") from interrupt
+        search.stop()
         result = _finish(prepared, search, destination, force, partial=f"stopped by the user while {search.doing}")
         where = f"; what was finished is in {result.bundle}" if result.bundle else ""
         error = Interrupted(f"stopped while {search.doing}{where}")
         error.result = result
         raise error from interrupt
     return _finish(prepared, search, destination, force, partial=None)
+
+
+def _within_budget(prepared: Prepared, seconds: float) -> Prepared:
+    """Score candidates on fewer samples where one pass over the data would cost too much of the budget."""
+    share = prepared.settings.budget * _SCORING_SHARE
+    wanted = max(_FEWEST_SCORED, int(share / seconds))
+    fewer = thin_out(prepared.dataset, wanted)
+    if fewer is prepared.dataset:
+        return prepared
+    warning = (
+        f"Quality and time are those of {fewer.samples} of {prepared.dataset.samples} samples, spread evenly over the "
+        "data, since scoring every candidate on all of them exceeds the budget; raise --budget to use more."
+    )
+    return dataclasses.replace(prepared, dataset=fewer, warnings=(*prepared.warnings, warning))
 
 
 def _finish(

@@ -15,7 +15,7 @@ from taut.optimize._planner import GRAPH, THREADS, Planner, Steps, Trial, stored
 from taut.optimize._quality import Judge, Quality
 from taut.optimize._settings import Progress, Settings
 from taut.optimize._workload import Workload
-from taut.stats import PairedResult, compare, measure
+from taut.stats import PairedResult, available_cores, compare, measure
 from taut.transform import PASSES, apply_recipe
 
 # The share of the budget that is spent by the end of each phase; the proof has its share even if the others overran.
@@ -121,7 +121,7 @@ class Search:
             self.trials.append(
                 Trial(name, PASSES[name].title, status="kept", reason="named by the recipe", summary=change.summary)
             )
-        self.incumbent = Incumbent(graph, steps, threads)
+        self.incumbent = Incumbent(graph, steps, min(threads, available_cores()))
         self._prove()
 
     # Baseline
@@ -163,9 +163,8 @@ class Search:
         self._say("predicting what each technique gains")
         paused = time.perf_counter()
         self._planner.calibrate(self.incumbent.threads)
-        self._started += (
-            time.perf_counter() - paused
-        )  # the host's peaks, measured once for all jobs, are not on this budget
+        # The host's peaks are measured once for all jobs, so they are not on this job's budget.
+        self._started += time.perf_counter() - paused
         planned = self._planner.plan(self.incumbent.threads)
         tried: list[Trial] = []
         for trial, graph in planned:
@@ -224,7 +223,7 @@ class Search:
         What was slower alone is tried as well, last: a layout or a format may pay only on top of a fused operator.
         """
         worth = [trial for trial in alone if trial.comparison is not None]
-        worth.sort(key=lambda trial: -(trial.comparison.ratio if trial.comparison else 0.0))
+        worth.sort(key=lambda trial: (trial.status != "kept", -(trial.comparison.ratio if trial.comparison else 0.0)))
         if not worth or worth[0].status != "kept":
             return
         graph, steps, _ = self._planner.apply((), worth[0].name)
@@ -293,6 +292,12 @@ class Search:
         pays, _ = self._pays(self.headline, self.base, self.incumbent.graph)
         self.proven = pays and self.final_quality.within_limit
         self._settle()
+
+    def stop(self) -> None:
+        """Make each trial's status agree with a search that ended early."""
+        for trial in self.trials:
+            if trial.status == "kept" and trial.name not in (GRAPH, THREADS, *self.incumbent.names):
+                trial.status, trial.reason = "not_tried", f"{trial.reason}; alone. Stopped before it was stacked"
 
     def _settle(self) -> None:
         """Make each trial's status agree with what the artefact holds."""

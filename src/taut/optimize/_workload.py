@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from taut.errors import DataError, TautError
-from taut.optimize._data import Batch, Dataset
+from taut.optimize._data import Batch, Dataset, spread
 from taut.stats import Arm
 
 _PASS_SECONDS = 0.15
@@ -36,31 +36,32 @@ class Workload:
         return Arm(run, name=name, prepare=lambda: torch.set_num_threads(threads))
 
 
-def choose_workload(dataset: Dataset, model: Callable[..., Any]) -> Workload:
-    """As many evenly spaced batches as the model runs in about 150 ms; at least four, unless these take seconds.
+def seconds_per_batch(dataset: Dataset, model: Callable[..., Any]) -> float:
+    """Roughly what the model takes, over a few batches spread over the data.
 
     Raises:
         DataError: the model raised on the user's data.
     """
-    batches = dataset.batches
-    probe = _spread(batches, 8)
+    probe = [dataset.batches[index] for index in spread(dataset.batches, 8)]
     with torch.inference_mode():
         for batch in probe[:2]:
             _run(model, batch, dataset.source)
         started = time.perf_counter()
         for batch in probe:
             _run(model, batch, dataset.source)
-        seconds = (time.perf_counter() - started) / len(probe)
-    count = max(_FEWEST_BATCHES, min(_MOST_BATCHES, round(_PASS_SECONDS / max(seconds, 1e-6))))
-    count = max(1, min(count, int(_LONGEST_PASS / max(seconds, 1e-6))))
-    return Workload(tuple(_spread(batches, count)))
+    return max((time.perf_counter() - started) / len(probe), 1e-6)
 
 
-def _spread(batches: Sequence[Batch], count: int) -> list[Batch]:
-    if count >= len(batches):
-        return list(batches)
-    # Midpoints of equal shares: sorted data (by length, say) keeps its distribution.
-    return [batches[(2 * index + 1) * len(batches) // (2 * count)] for index in range(count)]
+def choose_workload(dataset: Dataset, seconds: float) -> Workload:
+    """As many evenly spaced batches as the model runs in about 150 ms; at least four, unless these take seconds.
+
+    Args:
+        dataset: the user's batches.
+        seconds: what the model takes for one.
+    """
+    count = max(_FEWEST_BATCHES, min(_MOST_BATCHES, round(_PASS_SECONDS / seconds)))
+    count = max(1, min(count, int(_LONGEST_PASS / seconds)))
+    return Workload(tuple(dataset.batches[index] for index in spread(dataset.batches, count)))
 
 
 def _run(model: Callable[..., Any], batch: Batch, source: str) -> None:
