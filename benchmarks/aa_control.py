@@ -4,7 +4,7 @@ A small convolutional network is compared with itself (every verdict other than 
 slow-down of 5 % and with a planted speed-up (20 against 21 repetitions of the same forward pass: work, not sleep).
 Every comparison has the default settings and budget.
 
-    python -m benchmarks.aa_control [--runs 100] [--threads 1] [--json FILE]
+    python -m benchmarks.aa_control [--quick] [--runs 100] [--threads 1] [--json FILE]
 """
 
 from __future__ import annotations

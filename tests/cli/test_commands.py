@@ -98,6 +98,8 @@ def test_optimize_run_and_report(run: Run, tmp_path: Path) -> None:
         (["optimize", "mine.py:model", "--budget", "0"], 2, "--budget"),
         (["optimize", "mine.py:model", "--only", "magic"], 2, "--only"),
         (["optimize", "mine.py:model", "--recipe", "none.yaml"], 5, "none.yaml"),
+        (["optimize", "mine.py:model", "--recipe", "r.yaml", "--dry-run"], 2, "--recipe"),
+        (["optimize", "mine.py:model", "--peer", "tensorrt", "--dry-run"], 2, "--peer"),
         (["optimize", "mine.py:model", "--out", "no/such/folder.taut"], 6, "no such folder"),
         (["optimize", "mine.py:model", "--json", "mine.py"], 2, "--json"),
         (["run", "none.taut"], 5, "no such bundle"),
@@ -149,3 +151,23 @@ def test_ctrl_c_writes_a_partial_report(tmp_path: Path) -> None:
     assert "Traceback" not in out + err
     assert json.loads((tmp_path / "mine.taut" / "report.json").read_text())["status"] == "partial"
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "__pycache__") == ["mine.py", "mine.taut"]
+
+
+def test_control_characters_do_not_reach_the_terminal(run: Run) -> None:
+    code, _, err = run("optimize", "mine.py:model", "--metric", "a\x1b[2J\u202eb:f")
+    assert code != 0
+    assert "\x1b" not in err
+    assert "\u202e" not in err
+
+
+def test_a_shape_too_large_for_any_machine(run: Run) -> None:
+    code, _, err = run("inspect", "mine.py:model", "--shape", "9" * 23 + "x8")
+    assert code == 2
+    assert "--shape" in err
+
+
+def test_a_recipe_with_an_endless_number(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("threads: " + "9" * 6000)
+    code, _, err = run("optimize", "mine.py:model", "--recipe", "r.yaml")
+    assert code == 5
+    assert "r.yaml" in err

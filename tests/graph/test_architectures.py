@@ -141,6 +141,11 @@ def test_a_whole_recurrent_layer_counts_each_weight_matrix_once_a_token(captured
     assert evaluate(graph_cost(captured("recurrent")).macs, {"s0": 9}) == 2 * 9 * (lstm + gru)
 
 
+def test_a_gated_cell_counts_its_gates_and_the_convolution_beside_them(captured: Captured) -> None:
+    linear, gates, convolution = 2 * 6 * 6, 3 * 7 * (6 + 7), 2 * 3 * 7
+    assert evaluate(graph_cost(captured("gated_cell")).macs, {"s0": 5}) == 5 * (linear + gates + convolution)
+
+
 def test_a_branch_costs_its_dearer_side(captured: Captured) -> None:
     assert evaluate(graph_cost(captured("branching")).macs, {"s0": 5}) == 5 * 6 * 6
 

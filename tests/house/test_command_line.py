@@ -55,6 +55,34 @@ def test_the_page_lists_exactly_the_options_there_are(command: str) -> None:
     assert documented_options(command) == real - {"--help"}
 
 
+def test_the_page_lists_exactly_the_exit_codes_there_are() -> None:
+    from taut import errors
+    from taut.cli._app import INTERNAL_ERROR
+
+    page = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+    _, section = page.split("\n## Exit codes\n")
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.TautError)]
+    assert {int(code) for code in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)} == {
+        0,
+        INTERNAL_ERROR,
+        *(kind.exit_code for kind in kinds),
+    }
+
+
+def test_the_page_lists_exactly_the_techniques_and_peers_there_are() -> None:
+    from taut.optimize import PEERS, technique_names
+    from taut.transform import PASSES
+
+    page = (ROOT / "docs" / "techniques.md").read_text(encoding="utf-8")
+    techniques, options = page.split("\n## Options\n")
+    rows = re.findall(r"^\| `(\w+)` \|.*\| (.*?) \|.*\|$", techniques, re.MULTILINE)
+    assert [name for name, _ in rows] == [*technique_names(), *PEERS]
+    changing = {name for name, results in rows if results == "change"}
+    assert changing == {name for name, one in PASSES.items() if one.changes_numerics}
+    documented = re.findall(r"^\| `(\w+)` \|", options, re.MULTILINE)
+    assert documented == [option for one in PASSES.values() for option in one.defaults]
+
+
 def test_help_works_without_a_home_or_terminal(tmp_path: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key not in ("HOME", "TERM")}
     result = subprocess.run(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -57,9 +57,24 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def test_digits_train_in_seconds_to_97_percent_on_held_out_samples() -> None:
-    state = torch.get_rng_state()
+def watched(forward: Callable[..., torch.Tensor], threads: list[int]) -> Callable[..., torch.Tensor]:
+    """The same function, noting the thread count of each call."""
+
+    def noted(self: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+        threads.append(torch.get_num_threads())
+        return forward(self, images)
+
+    return noted
+
+
+def test_digits_train_in_seconds_to_97_percent_on_held_out_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    state, seen = torch.get_rng_state(), []
+    monkeypatch.setattr(digits.Digits, "forward", watched(digits.Digits.forward, seen))
+    torch.set_num_threads(2)
     network, held_out = digits.model(), digits.data()
+    assert set(seen) == {1}  # a second thread makes training many times slower on a busy machine
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
     (images,), labels = held_out["inputs"], held_out["labels"]
     assert isinstance(labels, torch.Tensor)
     assert not network.training

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import types
@@ -48,6 +49,26 @@ def test_public_functions_and_classes_are_documented(room: str) -> None:
         if (inspect.isfunction(value) or inspect.isclass(value)) and not (value.__doc__ or "").strip()
     ]
     assert bare == []
+
+
+def imported_modules(file: Path) -> set[str]:
+    """Every module that a file names in an import statement."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    found = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+    return found | {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+
+
+def test_a_room_imports_other_rooms_by_their_faces_only() -> None:
+    reaching_in = [
+        f"{file.relative_to(SOURCE)}: {name}"
+        for file in SOURCE.rglob("*.py")
+        for name in imported_modules(file)
+        if (parts := name.split("."))[0] == "taut"
+        and len(parts) > 2
+        and parts[2].startswith("_")
+        and parts[1] != file.relative_to(SOURCE).parts[0]
+    ]
+    assert reaching_in == []
 
 
 @pytest.mark.parametrize("room", ROOMS)

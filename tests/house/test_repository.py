@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted(path for path in (ROOT / "scripts").iterdir() if path.is_file())
@@ -47,6 +48,15 @@ def test_ci_runs_what_people_run() -> None:
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert "scripts/check" in ci
     assert "scripts/test" in ci
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0]["hooks"]
+    assert [hook["entry"] for hook in hooks] == ["scripts/check", "scripts/test"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_a_script_works_from_any_directory(script: Path) -> None:
+    text = script.read_text(encoding="utf-8")
+    here = 'cd "$(dirname "${BASH_SOURCE[0]}")/.."'
+    assert here in text or 'source "$(dirname "${BASH_SOURCE[0]}")/_environment"' in text
 
 
 def test_decisions_are_numbered_without_gaps_and_linked() -> None:

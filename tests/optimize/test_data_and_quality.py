@@ -201,3 +201,41 @@ def test_outputs_that_are_not_finite_or_not_by_sample_are_named() -> None:
     with pytest.raises(DataError, match="without a tensor"):
         collect(lambda batch: "text", dataset, what="candidate")
     assert collect(lambda batch: {"logits": (batch,)}, dataset, what="candidate")[0].shape == (4, 2)
+
+
+@pytest.mark.parametrize(
+    ("metric", "outputs", "labels"),
+    [
+        ("accuracy", (64, 3), (64, 3)),
+        ("mse", (64, 3), (64,)),
+        ("spearman", (64, 3), (64,)),
+    ],
+)
+def test_labels_that_do_not_fit_the_metric(metric: str, outputs: tuple[int, ...], labels: tuple[int, ...]) -> None:
+    with pytest.raises(DataError, match=f"metric {metric}: labels have shape"):
+        METRICS[metric].score(np.zeros(outputs), np.zeros(labels))
+
+
+def test_labels_in_a_column_do_not_broadcast() -> None:
+    classes = np.arange(3).repeat(4)
+    assert METRICS["accuracy"].score(np.eye(3)[classes], classes[:, None]) == 1.0
+
+
+def test_bfloat16_labels_are_scored() -> None:
+    dataset = load_data({"inputs": (torch.zeros(4, 1),), "labels": torch.ones(4, 1).bfloat16()}, batch_size=2)
+    assert dataset.labels is not None
+    assert dataset.labels.dtype is torch.float32
+
+
+def test_both_parts_of_complex_outputs_count() -> None:
+    dataset = load_data({"inputs": (torch.ones(4, 2),)}, batch_size=2)
+    (first, _) = collect(lambda x: torch.complex(x, 2 * x), dataset, what="model")
+    assert first[0].tolist() == [[1.0, 2.0], [1.0, 2.0]]
+
+
+def test_a_metric_that_exits_is_an_error_of_the_metric() -> None:
+    def leaves(_outputs: torch.Tensor, _labels: torch.Tensor) -> float:
+        raise SystemExit(0)
+
+    with pytest.raises(DataError, match="SystemExit"):
+        choose_metric(leaves, torch.zeros(2)).score(np.zeros(2), np.zeros(2))

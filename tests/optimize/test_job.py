@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import taut
-from taut.errors import ArgumentError, ArtefactError, DataError, ExportError, Interrupted
+from taut.errors import ArgumentError, ArtefactError, DataError, ExportError, Interrupted, ModelLoadError
 from taut.optimize import Result, dry_run, load, technique_names
 from taut.optimize import _search as searching
 
@@ -170,6 +174,26 @@ def test_a_model_that_does_not_export_is_explained() -> None:
     assert "torch.cond" in str(caught.value)
 
 
+@pytest.mark.slow  # compiles C++
+@pytest.mark.filterwarnings("default")
+def test_torch_compile_is_measured_beside_and_never_kept(data: dict[str, object]) -> None:
+    result = taut.optimize(
+        network(),
+        torch.randn(16, 3, 16, 16),
+        data=data,
+        metric="accuracy",
+        max_drop="5%",
+        budget=4,
+        only=("threads",),
+        peers=("torch_compile",),
+    )
+    peer = next(one for one in result.report.candidates if one.name == "torch_compile")
+    assert peer.status == "peer"
+    assert peer.comparison is not None, peer.reason
+    assert peer.quality is not None
+    assert result.report.recipe.steps == ()
+
+
 def test_the_users_model_is_left_as_it_was() -> None:
     model = network().train()
     threads = torch.get_num_threads()
@@ -180,7 +204,58 @@ def test_the_users_model_is_left_as_it_was() -> None:
 
 
 def test_a_dry_run_only_predicts(tmp_path: Path) -> None:
-    plan = dry_run(network(), torch.randn(16, 3, 16, 16))
-    assert {trial.name for trial in plan} == set(technique_names()) - {"threads"}
+    plan = dry_run(network().train(), torch.randn(16, 3, 16, 16), peers=("torch_compile",))
+    assert {trial.name for trial in plan} == {*technique_names(), "torch_compile"}
     assert any(trial.predicted for trial in plan)
     assert all(trial.comparison is None for trial in plan)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "word"),
+    [
+        ({"goal": "speed"}, "--goal"),
+        ({"max_drop": "lots"}, "--max-drop"),
+        ({"budget": -1}, "--budget"),
+        ({"peers": ("tensorrt",)}, "--peer"),
+        ({"metric": "f2"}, "--metric"),
+        ({"metric": "accuracy"}, "labels"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_job_refuses(keywords: dict[str, Any], word: str) -> None:
+    with pytest.raises((ArgumentError, DataError), match=word):
+        dry_run(network(), torch.randn(16, 3, 16, 16), **keywords)
+
+
+def test_a_model_that_cannot_run_on_its_example_is_told_from_a_refused_export(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(ModelLoadError, match=r"raised RuntimeError on its example inputs \(\(4, 9\)\)"):
+        taut.optimize(torch.nn.Linear(8, 3), torch.randn(4, 9), budget=1)
+    assert "Traceback" not in capfd.readouterr().err
+    with pytest.raises(DataError, match="at least one sample"):
+        taut.optimize(torch.nn.Linear(8, 3), torch.randn(0, 8), budget=1)
+
+
+@pytest.mark.parametrize(
+    ("moment", "status"),
+    [("taut.optimize._outcome._profile", "partial"), ("taut.optimize._job.write_bundle", "complete")],
+)
+def test_ctrl_c_after_the_search_loses_nothing(
+    moment: str, status: str, monkeypatch: pytest.MonkeyPatch, data: dict[str, object], tmp_path: Path
+) -> None:
+    module, _, name = moment.rpartition(".")
+    real = getattr(sys.modules[module], name)
+
+    def stopped_once(*arguments: Any, **keywords: Any) -> Any:
+        monkeypatch.setattr(moment, real)
+        os.kill(os.getpid(), signal.SIGINT)
+        return real(*arguments, **keywords)
+
+    monkeypatch.setattr(moment, stopped_once)
+    path = tmp_path / "net.taut"
+    with pytest.raises(Interrupted) as stop:
+        taut.optimize(network(), torch.randn(16, 3, 16, 16), data=data, budget=1, only=("threads",), out=path)
+    assert isinstance(stop.value.result, Result)
+    assert stop.value.result.bundle == path
+    assert load(path).report.status == status
+    assert [item.name for item in tmp_path.iterdir()] == ["net.taut"]

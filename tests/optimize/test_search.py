@@ -16,6 +16,7 @@ from taut.optimize import Limit, choose_metric, load_data
 from taut.optimize import _planner as planning
 from taut.optimize import _search as searching
 from taut.optimize._quality import Judge, collect
+from taut.optimize._recipe import Recipe, parse_recipe
 from taut.optimize._settings import Settings
 from taut.stats import PairedResult
 
@@ -108,13 +109,14 @@ class FakePass:
         changed = dataclasses.replace(graph, constants=mixed)
         self.speeds.alive.append(changed)
         self.speeds.applied[id(changed)] = (*before, self.name)
-        return FakeChange(changed, f"changed by {self.name}")
+        return FakeChange(changed, f"changed by {self.name}", {"skip": (), "strength": 3})
 
 
 @dataclasses.dataclass(frozen=True)
 class FakeChange:
     graph: Graph
     summary: str
+    options: Mapping[str, object]
 
 
 @pytest.fixture
@@ -186,11 +188,23 @@ def test_a_kept_technique_gives_way_to_one_that_leaves_it_nothing(
     passes = [FakePass("large"), FakePass("small", emptied_by="large")]
     done = search(monkeypatch, model, passes, Speeds({}))
     planner = planning.Planner(done.base, {}, done.settings)
-    _, steps, summary = planner.apply(("small",), "large")
+    _, steps, change = planner.apply(("small",), "large")
     assert [name for name, _ in steps] == ["large"]
-    assert summary == "changed by large"
+    assert change.summary == "changed by large"
     with pytest.raises(EmptyChangeError):
         planner.apply(("large",), "small")
+
+
+def test_the_recipe_and_the_report_hold_the_options_that_were_used(
+    monkeypatch: pytest.MonkeyPatch, model: torch.nn.Module
+) -> None:
+    done = search(monkeypatch, model, [FakePass("a"), FakePass("b")], Speeds({"a": 1.2, "b": 2.0}))
+    done.run()
+    used = {"skip": [], "strength": 3}
+    assert done.incumbent.steps == (("a", used), ("b", used))
+    assert all(trial.options == used for trial in done.trials if trial.name in ("a", "b"))
+    recipe = Recipe.make(list(done.incumbent.steps), 1)
+    assert tuple(parse_recipe(recipe.to_yaml(), "recipe.yaml").passes) == done.incumbent.steps
 
 
 def test_a_conflicting_technique_is_rejected_with_the_winners_name(
@@ -283,6 +297,38 @@ def test_a_technique_that_fails_to_run_is_a_finding(monkeypatch: pytest.MonkeyPa
     done.run()
     assert done.incumbent.names == ("b",)
     assert "a raised" in next(trial.reason for trial in done.trials if trial.name == "a")
+
+
+def test_a_peer_is_scored_and_timed_against_eager_and_never_kept(
+    monkeypatch: pytest.MonkeyPatch, model: torch.nn.Module
+) -> None:
+    class Compiled(Speeds):
+        def seconds(self, arm: FakeArm) -> float:
+            return 0.1 if arm.name == "torch_compile" else super().seconds(arm)
+
+    monkeypatch.setattr(torch, "compile", lambda module, **_: module)
+    done = search(monkeypatch, model, [FakePass("a")], Compiled({"a": 2.0}), peers=("torch_compile",))
+    done.run()
+    peer = done.trials[-1]
+    assert (peer.name, peer.status) == ("torch_compile", "peer")
+    assert peer.comparison is not None
+    assert peer.comparison.ratio == pytest.approx(10)
+    assert peer.quality is not None
+    assert peer.quality.within_limit
+    assert done.incumbent.names == ("a",)
+
+
+def test_a_peer_that_fails_is_a_finding(monkeypatch: pytest.MonkeyPatch, model: torch.nn.Module) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("no compiler here\nand much more")
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    done = search(monkeypatch, model, [FakePass("a")], Speeds({"a": 2.0}), peers=("torch_compile",))
+    done.run()
+    assert done.proven
+    assert done.trials[-1].status == "peer"
+    assert done.trials[-1].reason == "peer failed: RuntimeError: no compiler here"
+    assert done.trials[-1].comparison is None
 
 
 def test_an_interruption_leaves_what_is_finished(monkeypatch: pytest.MonkeyPatch, model: torch.nn.Module) -> None:

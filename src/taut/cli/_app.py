@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 
@@ -13,7 +14,8 @@ from taut.cli._inspect import inspect
 from taut.cli._optimize import optimize
 from taut.cli._report import report
 from taut.cli._run import run
-from taut.errors import TautError
+from taut.cli._text import printable
+from taut.errors import Interrupted, TautError
 
 INTERNAL_ERROR = 70
 
@@ -40,8 +42,13 @@ for command in (optimize, inspect, run, report, doctor):
 
 def main() -> None:
     """Run the command line; errors go to standard error, one exit code a kind (see `taut.errors`)."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill cleans up and keeps results like Ctrl-C
     try:
         app()
+    except SystemExit as stop:  # Typer turns Ctrl-C into this, without a word
+        if stop.code == Interrupted.exit_code:
+            typer.echo("error: stopped", err=True)
+        raise
     except TautError as error:
         fail(error)
         sys.exit(error.exit_code)
@@ -54,7 +61,11 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("TAUT_DEBUG"):
             traceback.print_exc()
-        first = (str(error).splitlines() or [""])[0][:500]
+        first = printable((str(error).splitlines() or [""])[0][:500])
+        if isinstance(error, MemoryError) or "can't allocate memory" in first:
+            typer.echo(f"error: not enough memory: {first}", err=True)
+            typer.echo("fix: use smaller batches, or a machine with more memory", err=True)
+            sys.exit(TautError.exit_code)
         typer.echo(f"error: a defect in taut: {type(error).__name__}: {first}", err=True)
         typer.echo("fix: run again with TAUT_DEBUG=1 and report what it prints", err=True)
         sys.exit(INTERNAL_ERROR)
@@ -62,4 +73,4 @@ def main() -> None:
 
 def fail(error: TautError) -> None:
     """Print an error for a person."""
-    typer.echo(f"error: {error}", err=True)
+    typer.echo(printable(f"error: {error}"), err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from taut.cost import Prediction
     from taut.graph import Graph
 
+_MOST_ELEMENTS = 2**36
 _SHAPE = re.compile(r"(\d+(?:x\d+)*|scalar)(?::([a-z]+[0-9]*))?")
 
 
@@ -39,15 +41,15 @@ def inspect(
 
     from taut.cli._terminal import progress_bar, results
     from taut.cost import Measured, Roofline, calibrate
-    from taut.graph import bind_sizes, capture, evaluate, graph_cost
-    from taut.optimize import load_model
+    from taut.graph import bind_sizes, evaluate, graph_cost
+    from taut.optimize import capture_model, load_model
 
     loaded = load_model(model)
     inputs = example_inputs(loaded.example_inputs, shape or [])
     count = torch.get_num_threads() if threads is None else threads
     with progress_bar() as progress:
         progress("capturing the model", 0.0)
-        graph = capture(loaded.module, inputs, dynamic_shapes=loaded.dynamic_shapes)
+        graph = capture_model(loaded, inputs, loaded.dynamic_shapes)
         sizes = bind_sizes(graph, *inputs)
         progress("calibrating the host (once)", 0.3)
         modelled = Roofline(calibrate(threads=count)).predict(graph, sizes, threads=count)
@@ -104,6 +106,8 @@ def _random(text: str, example: object, generator: torch.Generator) -> torch.Ten
     if match is None or not isinstance(dtype, torch.dtype):
         raise ArgumentError("--shape", text, expected="sizes with x between them and a type, e.g. 8x128:int64")
     shape = () if match[1] == "scalar" else tuple(map(int, match[1].split("x")))
+    if math.prod(shape) > _MOST_ELEMENTS:
+        raise ArgumentError("--shape", text, expected=f"at most {_MOST_ELEMENTS} elements")
     if dtype.is_floating_point or dtype.is_complex:
         return torch.randn(shape, generator=generator, dtype=torch.float32).to(dtype)
     largest = int(tensor.max()) if tensor is not None and tensor.numel() else 1

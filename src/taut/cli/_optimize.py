@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -51,6 +51,10 @@ def optimize(
     """Find which techniques make a model cheaper on this host, prove it, and write an artefact and a report."""
     if target != "cpu":
         raise ArgumentError("--target", target, expected="cpu")
+    if dry_run and recipe is not None:
+        raise ArgumentError(
+            "--recipe", str(recipe), expected="no --dry-run", fix="read the recipe: it is what would be applied"
+        )
     if json is not None:
         check_json(str(json))
     from taut.cli._terminal import progress_bar, results, show_plan
@@ -62,10 +66,19 @@ def optimize(
         model = EMBEDDED_EXAMPLE
         data = data or EMBEDDED_EXAMPLE.replace(":model", ":data")
         metric = metric or "accuracy"
-    names = {"only": _split(only), "skip": _split(skip)}
+    wanted: dict[str, Any] = {
+        "data": data,
+        "metric": metric,
+        "goal": goal,
+        "max_drop": max_drop,
+        "budget": budget,
+        "only": _split(only),
+        "skip": _split(skip),
+        "peers": _split(peer),
+    }
     if dry_run:
         with progress_bar() as progress:
-            plan = plan_job(model, data=data, progress=progress, **names)
+            plan = plan_job(model, progress=progress, **wanted)
         show_plan(plan, results(stdout=str(json) != "-"))
         if json is not None:
             rows = [{"name": t.name, "status": t.status, "reason": t.reason, "predicted": t.predicted} for t in plan]
@@ -75,20 +88,7 @@ def optimize(
     check_destination(destination, force=force)
     try:
         with progress_bar() as progress:
-            result = job(
-                model,
-                data=data,
-                metric=metric,
-                goal=goal,  # pyright: ignore[reportArgumentType] - checked by the job
-                max_drop=max_drop,
-                budget=budget,
-                peers=_split(peer),
-                recipe=recipe,
-                out=destination,
-                force=force,
-                progress=progress,
-                **names,
-            )
+            result = job(model, recipe=recipe, out=destination, force=force, progress=progress, **wanted)
     except TautError as error:
         if isinstance(error.result, Result):
             _show(error.result, json)

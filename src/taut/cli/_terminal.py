@@ -12,6 +12,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from taut.cli._text import printable
+
 if TYPE_CHECKING:
     from taut.optimize import Report, Trial
 
@@ -51,7 +53,11 @@ def progress_bar() -> Iterator[Callable[[str, float], None]]:
     )
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("starting", total=1.0)
-        yield lambda doing, share: bar.update(task, description=escape(doing), completed=share)
+        yield lambda doing, share: bar.update(task, description=_plain(doing), completed=share)
+
+
+def _plain(text: str) -> str:
+    return escape(printable(text))
 
 
 def show_plan(plan: Sequence[Trial], console: Console) -> None:
@@ -62,13 +68,13 @@ def show_plan(plan: Sequence[Trial], console: Console) -> None:
     table.add_column("why, or what it would change", overflow="fold")
     for trial in plan:
         gain = "-" if trial.predicted is None else f"{trial.predicted:.2f}x"
-        table.add_row(trial.name, gain, escape(trial.reason or trial.summary or trial.title))
+        table.add_row(trial.name, gain, _plain(trial.reason or trial.summary or trial.title))
     console.print(table)
 
 
 def show_result(report: Report, bundle: Path | None, console: Console) -> None:
     """The verdict table and the headline."""
-    table = Table(title=escape(f"{report.model.name}: candidates"), title_justify="left")
+    table = Table(title=_plain(f"{report.model.name}: candidates"), title_justify="left")
     table.add_column("candidate")
     table.add_column("modelled", justify="right")
     table.add_column("measured", justify="right")
@@ -85,26 +91,28 @@ def show_result(report: Report, bundle: Path | None, console: Console) -> None:
         reason = candidate.reason if compared is None or compared.low is None else compared.verdict
         if reason == "faster" and candidate.status == "rejected":
             reason = "faster alone, not on top of what was kept"
-        table.add_row(escape(name), modelled, measured, _MARKS[candidate.status], escape(reason))
-    console.print(table)
+        table.add_row(_plain(name), modelled, measured, _MARKS[candidate.status], _plain(reason))
+    if measured_ones:
+        console.print(table)
     for status, words in (("not_applicable", "not applicable"), ("not_tried", "not tried"), ("rejected", "rejected")):
         others = [one for one in report.candidates if one.status == status and one not in measured_ones]
         names = ", ".join(dict.fromkeys(f"+ {one.name}" if len(one.on_top_of) > 1 else one.name for one in others))
         if names:
-            console.print(f"[dim]{words} (the report says why): {escape(names)}[/]")
+            console.print(f"[dim]{words} (the report says why): {_plain(names)}[/]")
     for warning in report.warnings:
-        console.print(f"[yellow]warning:[/] {escape(warning)}")
+        console.print(f"[yellow]warning:[/] {_plain(warning)}")
     for line in summary_lines(report):
-        console.print(escape(line), soft_wrap=True)
+        console.print(_plain(line), soft_wrap=True)
     if bundle is not None:
-        console.print(f"bundle: {escape(str(bundle))} (report: {escape(str(bundle / 'report.html'))})", soft_wrap=True)
+        console.print(f"bundle: {_plain(str(bundle))} (report: {_plain(str(bundle / 'report.html'))})", soft_wrap=True)
 
 
 def summary_lines(report: Report) -> list[str]:
     """The headline in words and figures."""
     lines = []
     if report.status == "partial":
-        lines.append(f"PARTIAL: {report.partial_reason}; the result was not proven against eager")
+        unproven = "; the result was not proven against eager" if report.headline is None else ""
+        lines.append(f"PARTIAL: {report.partial_reason}{unproven}")
     kept = " + ".join(step.name for step in report.recipe.steps) or "no pass"
     lines.append(f"kept: {kept}, {report.recipe.threads} thread(s)")
     head = report.headline

@@ -129,7 +129,10 @@ def _apart(inputs: Any) -> Any:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Silence torch.export's own warnings and log lines; what matters is raised."""
-    loggers = [logging.getLogger(name) for name in ("torch.export", "torch._dynamo", "torch.fx", "torch._export")]
+    loggers = [
+        logging.getLogger(name)
+        for name in ("torch.export", "torch._dynamo", "torch.fx", "torch._export", "torch._subclasses")
+    ]
     levels = [logger.level for logger in loggers]
     printed = io.StringIO()
     with warnings.catch_warnings(), contextlib.redirect_stderr(printed):

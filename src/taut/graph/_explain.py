@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import re
 import traceback
 from typing import Any
@@ -40,7 +41,7 @@ _FALLBACK = (
 def explain_failure(error: Exception) -> ExportError:
     """The error to raise for what torch.export raised: the operator, the user's line, and what to try."""
     text = str(error)
-    operator, line = _operator(text), _user_line(error, text)
+    operator, (line, code) = _operator(text), _user_line(error, text)
     where = f" at {line}" if line else ""
     what = f" in {operator}" if operator else ""
     fixed = re.search(r"marked (\S+) as dynamic but your code specialized it to be a constant \((\d+)\)", text)
@@ -49,6 +50,8 @@ def explain_failure(error: Exception) -> ExportError:
         dim = re.sub(r"L\['(\w+)'\]\.size\(\)\[(\d+)\]", r"\2 of \1", fixed[1])
         said = f"dimension {dim} was requested dynamic, but the model's code fixes it to {fixed[2]}"
     fix = next((advice for pattern, advice in _ADVICE if re.search(pattern, text)), _FALLBACK)
+    if code:
+        said += f"; the line is: {code}"
     return ExportError(f"torch.export refused the model{what}{where}: {said}", fix=fix)
 
 
@@ -63,8 +66,8 @@ def _operator(text: str) -> str:
     return found[1].rstrip(".").replace("::", ".") if found else ""
 
 
-def _user_line(error: BaseException, text: str) -> str:
-    """The innermost frame of the user's own code: from the traceback, else from the message."""
+def _user_line(error: BaseException, text: str) -> tuple[str, str]:
+    """The place and the text of the innermost line of the user's own code: from the traceback, else the message."""
     installed = (torch.__file__.rsplit("torch", 1)[0].replace("\\", "/"), "/taut/graph/")
     frames: list[tuple[str, str]] = []
     current: BaseException | None = error
@@ -75,7 +78,11 @@ def _user_line(error: BaseException, text: str) -> str:
         current = current.__cause__ or current.__context__
     mentioned = [row for row in re.findall(r'File "([^"]+)", line (\d+)', text) if _is_users(row[0], installed)]
     chosen = mentioned or frames
-    return f"{chosen[-1][0].rsplit('/', 1)[-1]}:{chosen[-1][1]}" if chosen else ""
+    if not chosen:
+        return "", ""
+    filename, number = chosen[-1]
+    code = linecache.getline(filename, int(number)).strip()[:100]
+    return f"{filename.rsplit('/', 1)[-1]}:{number}", code
 
 
 def _is_users(filename: str, installed: tuple[str, ...]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from taut.optimize._bundle import check_destination, free_destination, read_report, verify_bundle
 from taut.optimize._data import Dataset, check_inputs, load_data, match_labels, synthesise
 from taut.optimize._job import Result, dry_run, optimize
-from taut.optimize._load import EMBEDDED_EXAMPLE, LoadedModel, load_model
+from taut.optimize._load import EMBEDDED_EXAMPLE, LoadedModel, capture_model, load_model
 from taut.optimize._metrics import METRICS, Metric, choose_metric
 from taut.optimize._planner import PEERS, Trial, technique_names
 from taut.optimize._quality import Limit, Quality, first_tensor
@@ -32,6 +32,7 @@ __all__ = [
     "Result",
     "Session",
     "Trial",
+    "capture_model",
     "check_destination",
     "check_inputs",
     "choose_metric",

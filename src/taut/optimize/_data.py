@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,10 @@ def load_data(data: str | Mapping[str, Any], *, batch_size: int) -> Dataset:
         )
     batches = _as_batches(mapping["inputs"], batch_size, source)
     labels = mapping.get("labels")
-    dataset = Dataset(batches, None if labels is None else _as_tensor(labels, "labels", source), source)
+    if labels is not None:
+        labels = _as_tensor(labels, "labels", source)
+        labels = labels.float() if labels.dtype is torch.bfloat16 else labels  # numpy has no bfloat16
+    dataset = Dataset(batches, labels, source)
     _check_labels(dataset)
     return dataset
 
@@ -83,6 +87,8 @@ def load_data(data: str | Mapping[str, Any], *, batch_size: int) -> Dataset:
 def _read_arrays(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(f"{path}: no such file", fix="check the path given with --data")
+    if path.suffix == ".npz" and not zipfile.is_zipfile(path):
+        raise DataError(f"{path}: cannot be read (no archive, or cut short)", expected="an intact .npz file")
     try:
         if path.suffix == ".npz":
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
@@ -245,7 +251,10 @@ def synthesise(examples: Sequence[Any], *, batches: int = 8, seed: int = 0) -> D
         for index, example in enumerate(examples):
             if not isinstance(example, torch.Tensor):
                 raise ArgumentError(
-                    "example_inputs", example, expected=f"a tensor at position {index}", fix="give the data with --data"
+                    "example_inputs",
+                    example,
+                    expected=f"a tensor at position {index}",
+                    fix="give the data with --data, or bind what is no tensor when the model is built",
                 )
             if example.is_floating_point():
                 spread = float(example.std()) if example.numel() > 1 else 1.0

@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shlex
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
 
-from taut.errors import ArgumentError, Interrupted, StorageError
-from taut.graph import Graph, bind_sizes, capture
+from taut.errors import ArgumentError, DataError, Interrupted, StorageError
+from taut.graph import Graph, bind_sizes
 from taut.optimize._bundle import check_destination, write_bundle
 from taut.optimize._data import Dataset, check_inputs, load_data, match_labels, rows, synthesise, thin_out
-from taut.optimize._load import LoadedModel, as_loaded_model, load_model
+from taut.optimize._load import LoadedModel, as_loaded_model, capture_model, load_model
 from taut.optimize._metrics import Metric, choose_metric
 from taut.optimize._outcome import make_report
 from taut.optimize._planner import PEERS, Planner, Trial, technique_names
@@ -102,8 +105,8 @@ def optimize(
         data: the user's samples; see the guide on data. Without it random inputs like the example are used, and
             quality is the cosine to the unmodified model's outputs.
         metric: a built-in name, `path.py:function`, or a callable (outputs, labels) -> float, higher being better.
-        dynamic_shapes: as `torch.export.export` takes it; by default the first dimension of every input is dynamic
-            where the model allows it.
+        dynamic_shapes: as `torch.export.export` takes it; by default the first dimension of every input that has as
+            many rows as the first one, two at least, is dynamic where the model allows it.
         goal: "latency", "size" or "energy" (CPU time over all threads, a proxy).
         max_drop: quality that may be lost, "1%" of the baseline's score or an amount in the metric's unit.
         budget: seconds for measuring.
@@ -204,7 +207,11 @@ def prepare(
     shapes = loaded.dynamic_shapes
     if shapes is None and isinstance(loaded.module, torch.nn.Module):
         shapes = _dynamic_batch(example)
-    graph = capture(loaded.module, example, dynamic_shapes=shapes)
+    if example and isinstance(example[0], torch.Tensor) and not example[0].numel():
+        raise DataError(
+            f"{loaded.source}: the example input has shape {tuple(example[0].shape)}", expected="at least one sample"
+        )
+    graph = capture_model(loaded, example, shapes)
     check_inputs(dataset, graph)
     loaded = dataclasses.replace(loaded, example_inputs=example)
     return Prepared(
@@ -264,16 +271,19 @@ def _run(
             search.run()
         else:
             search.replay(tuple(wanted.passes), wanted.threads)
+        search.doing = "timing each operation"
+        result = _outcome(prepared, search, partial=None)
     except KeyboardInterrupt as interrupt:
         if search is None or not search.baselines:
             raise Interrupted("stopped before anything was measured") from interrupt
         search.stop()
-        result = _finish(prepared, search, destination, force, partial=f"stopped by the user while {search.doing}")
+        result = _outcome(prepared, search, partial=f"stopped by the user while {search.doing}")
+        result = _save(result, destination, force)
         where = f"; what was finished is in {result.bundle}" if result.bundle else ""
         error = Interrupted(f"stopped while {search.doing}{where}")
         error.result = result
         raise error from interrupt
-    return _finish(prepared, search, destination, force, partial=None)
+    return _save(result, destination, force)
 
 
 def _within_budget(prepared: Prepared, seconds: float) -> Prepared:
@@ -290,20 +300,53 @@ def _within_budget(prepared: Prepared, seconds: float) -> Prepared:
     return dataclasses.replace(prepared, dataset=fewer, warnings=(*prepared.warnings, warning))
 
 
-def _finish(
-    prepared: Prepared, search: Search, destination: Path | None, force: bool, *, partial: str | None
-) -> Result:
+def _outcome(prepared: Prepared, search: Search, *, partial: str | None) -> Result:
     incumbent = search.incumbent
     recipe = Recipe.make(list(incumbent.steps), incumbent.threads)
     report = make_report(prepared, search, partial=partial)
-    result = Result(Session(incumbent.graph, recipe, report), report)
+    return Result(Session(incumbent.graph, recipe, report), report)
+
+
+def _save(result: Result, destination: Path | None, force: bool) -> Result:
+    """Write the bundle if one is wanted; the errors hold the result."""
     if destination is None:
         return result
     try:
-        return dataclasses.replace(result, bundle=result.save(destination, force=force))
+        with _deferred_interrupt():
+            result = dataclasses.replace(result, bundle=result.save(destination, force=force))
     except StorageError as error:
         error.result = result
         raise
+    except KeyboardInterrupt as interrupt:
+        left = f"{destination} is whole" if result.bundle else f"{destination} is not written"
+        error = Interrupted(f"stopped while writing the bundle; {left}")
+        error.result = result
+        raise error from interrupt
+    return result
+
+
+@contextlib.contextmanager
+def _deferred_interrupt() -> Iterator[None]:
+    """Let a first Ctrl-C wait for the end of the block; a second one does not wait."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    waiting = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal waiting
+        if waiting:
+            handler(number, frame)
+        waiting = True
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if waiting:
+        handler(signal.SIGINT, None)
 
 
 def dry_run(
@@ -311,29 +354,50 @@ def dry_run(
     example_inputs: tuple[Any, ...] | torch.Tensor | None = None,
     *,
     data: str | Mapping[str, Any] | None = None,
+    metric: str | Callable[..., float] | None = None,
     dynamic_shapes: Any = None,
+    goal: Goal = "latency",
+    max_drop: str | float = "1%",
+    budget: float = 120.0,
     only: tuple[str, ...] = (),
     skip: tuple[str, ...] = (),
+    peers: tuple[str, ...] = (),
     progress: Progress | None = None,
 ) -> tuple[Trial, ...]:
     """What `optimize` would try, with modelled gains; measures nothing but the host's peaks, once.
+
+    Everything is checked as `optimize` would check it, so that what passes here does not fail there.
 
     Args:
         model: as for `optimize`, like all that follow.
         example_inputs: one call's positional inputs.
         data: the user's samples.
+        metric: how outputs would be scored.
         dynamic_shapes: as `torch.export.export` takes it.
+        goal: what would be made smaller.
+        max_drop: quality that might be lost.
+        budget: seconds that measuring might take.
         only: names of the techniques to consider.
         skip: names of techniques to leave out.
+        peers: other tools that would be measured beside.
         progress: called with what is being done.
 
     Returns:
-        One trial for each technique, best modelled gain first; those that cannot apply say why.
+        One trial for each technique, best modelled gain first, then thread counts and peers, whose gain is not
+        modelled; those that would not be tried say why.
+
+    Raises:
+        TautError: as `optimize` raises it, for what is wrong with the model, the data or an argument.
     """
-    settings = Settings(only=tuple(only), skip=tuple(skip))
+    settings = Settings(
+        goal, Limit.parse(max_drop), float(budget), only=tuple(only), skip=tuple(skip), peers=tuple(peers)
+    )
     settings.check_names(technique_names(), PEERS)
     tell = progress or (lambda _doing, _share: None)
-    prepared = prepare(load(model, example_inputs, dynamic_shapes), settings, data=data, metric=None, progress=tell)
+    loaded = load(model, example_inputs, dynamic_shapes)
+    with _restored(loaded.module):
+        prepared = prepare(loaded, settings, data=data, metric=metric, progress=tell)
     tell("predicting", 0.5)
     planner = Planner(prepared.graph, prepared.sizes, settings)
-    return tuple(trial for trial, _ in planner.plan(settings.threads[-1]))
+    techniques = (trial for trial, _ in planner.plan(settings.threads[-1]))
+    return (*techniques, planner.plan_threads(), *planner.plan_peers())

@@ -13,11 +13,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from taut.errors import ArgumentError, ModelLoadError, TautError
+from taut.errors import ArgumentError, ExportError, ModelLoadError, TautError
 from taut.optimize._pt2 import load_pt2
 
 if TYPE_CHECKING:
     import torch
+
+    from taut.graph import Graph
 
 EMBEDDED_EXAMPLE = "taut.examples.digits:model"
 
@@ -169,12 +171,61 @@ def _user_code_failed(doing: str, error: BaseException) -> BaseException:
     """The error to raise for what the user's code raised; taut's own and Ctrl-C pass unchanged."""
     if isinstance(error, (TautError, KeyboardInterrupt)):
         return error
-    frames = traceback.extract_tb(error.__traceback__)
-    users = [frame for frame in frames if "taut/optimize/" not in frame.filename and "importlib" not in frame.filename]
-    where = f" at {Path(users[-1].filename).name}:{users[-1].lineno}" if users else ""
+    where = user_line(error)
     if isinstance(error, SyntaxError):
         where = f" at {Path(error.filename or '?').name}:{error.lineno}"
     return ModelLoadError(
         f"{doing}: {type(error).__name__}: {str(error).strip()[:500]}{where}",
         fix="make the factory run on its own first: python -c 'from FILE import FACTORY; FACTORY()'",
+    )
+
+
+def user_line(error: BaseException) -> str:
+    """The text " at FILE:LINE" for the innermost frame in the user's own code, or nothing."""
+    frames = traceback.extract_tb(error.__traceback__)
+    others = ("taut/optimize/", "importlib", "/site-packages/torch/")
+    users = [frame for frame in frames if not any(part in frame.filename for part in others)]
+    return f" at {Path(users[-1].filename).name}:{users[-1].lineno}" if users else ""
+
+
+def capture_model(loaded: LoadedModel, example: tuple[Any, ...], shapes: Any) -> Graph:
+    """Capture a model's graph.
+
+    Args:
+        loaded: the model.
+        example: one call's positional inputs.
+        shapes: as `torch.export.export` takes it, or None.
+
+    Raises:
+        ModelLoadError: the model itself cannot run on the example, which torch.export would put less clearly.
+        ExportError: the model runs, but torch.export refused it.
+    """
+    import torch
+
+    from taut.graph import capture
+
+    try:
+        return capture(loaded.module, example, dynamic_shapes=shapes)
+    except ExportError as refusal:
+        if not isinstance(loaded.module, torch.nn.Module):
+            raise
+        try:
+            with torch.inference_mode():
+                loaded.module.eval()(*example)
+        except Exception as error:
+            raise _cannot_run(loaded.source, example, error) from refusal
+        raise
+
+
+def _cannot_run(source: str, example: tuple[Any, ...], error: Exception) -> ModelLoadError:
+    import torch
+
+    shapes = ", ".join(
+        str(tuple(value.shape)) if isinstance(value, torch.Tensor) else type(value).__name__ for value in example
+    )
+    said = (str(error).splitlines() or [""])[0][:300] + user_line(error)
+    return ModelLoadError(
+        f"{source}: the model raised {type(error).__name__} on its example inputs ({shapes}): {said}",
+        expected="positional inputs that the model accepts when it is called",
+        fix="call it on them yourself: module.eval()(*example_inputs)",
     )

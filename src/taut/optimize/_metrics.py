@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -38,8 +39,20 @@ class Metric:
     proportion: bool = False
 
 
+def _shaped(labels: np.ndarray, shape: tuple[int, ...], metric: str) -> np.ndarray:
+    """The labels in the shape of what they are compared with; labels that only broadcast to it would count wrongly."""
+    if labels.size != math.prod(shape):
+        raise DataError(
+            f"metric {metric}: labels have shape {labels.shape}, the outputs give {shape}",
+            expected="as many labels as there are values to score",
+            fix="choose another --metric, or change the labels",
+        )
+    return labels.reshape(shape)
+
+
 def _accuracy(outputs: np.ndarray, labels: np.ndarray) -> float:
-    return float(np.mean(outputs.argmax(axis=-1) == labels))
+    classes = outputs.argmax(axis=-1)
+    return float(np.mean(classes == _shaped(labels, classes.shape, "accuracy")))
 
 
 def _rank_correlation(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -50,15 +63,16 @@ def _rank_correlation(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _spearman(outputs: np.ndarray, labels: np.ndarray) -> float:
-    return _rank_correlation(outputs.reshape(len(labels)), labels.reshape(-1))
+    return _rank_correlation(outputs.reshape(-1), _shaped(labels, (outputs.size,), "spearman"))
 
 
 def _pair_spearman(outputs: np.ndarray, labels: np.ndarray) -> float:
-    return _rank_correlation(_row_cosines(outputs[0::2], outputs[1::2]), labels.reshape(-1))
+    pairs = _row_cosines(outputs[0::2], outputs[1::2])
+    return _rank_correlation(pairs, _shaped(labels, pairs.shape, "pair-spearman"))
 
 
 def _mean_squared_error(outputs: np.ndarray, labels: np.ndarray) -> float:
-    return float(np.mean(np.square(outputs - labels.reshape(outputs.shape))))
+    return float(np.mean(np.square(outputs - _shaped(labels, outputs.shape, "mse"))))
 
 
 def _row_cosines(a: np.ndarray, b: np.ndarray) -> FloatArray:
@@ -121,7 +135,7 @@ def _user_metric(function: Callable[..., Any], name: str) -> Metric:
             return float(function(torch.from_numpy(outputs), torch.from_numpy(labels)))
         except TautError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise DataError(
                 f"metric {name} raised {type(error).__name__}: {error}",
                 expected="a function (outputs (n, ...), labels (n, ...)) -> float",

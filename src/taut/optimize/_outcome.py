@@ -113,6 +113,7 @@ def _candidate(trial: Trial, calls: int) -> _report.Candidate:
         {
             "name": trial.name,
             "title": trial.title,
+            "options": dict(trial.options),
             "on_top_of": trial.on_top_of,
             "status": trial.status,
             "reason": trial.reason,

@@ -12,7 +12,7 @@ from taut.graph import Graph
 from taut.optimize._quality import Quality
 from taut.optimize._settings import Settings
 from taut.stats import PairedResult
-from taut.transform import PASSES, missing_needs
+from taut.transform import PASSES, Change, missing_needs
 
 Steps = tuple[tuple[str, dict[str, Any]], ...]
 GRAPH = "graph"
@@ -33,12 +33,18 @@ class Trial:
     comparison: PairedResult | None = None
     quality: Quality | None = None
     summary: str | None = None
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     threads: tuple[int, int] | None = None
 
 
 def technique_names() -> tuple[str, ...]:
     """Every technique that `--only` and `--skip` know."""
     return (*PASSES, THREADS)
+
+
+def plain_options(change: Change) -> dict[str, Any]:
+    """The options that a pass used, defaults among them, so that a recipe still means the same when these move."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in change.options.items()}
 
 
 def stored_bytes(graph: Graph) -> int:
@@ -70,17 +76,17 @@ class Planner:
         seconds = [model.predict(graph, self._sizes, threads=threads).total for graph in (before, after)]
         return seconds[0] / seconds[1]
 
-    def apply(self, kept: Sequence[str], added: str) -> tuple[Graph, Steps, str]:
+    def apply(self, kept: Sequence[str], added: str) -> tuple[Graph, Steps, Change]:
         """The base with the kept passes and one more in the catalogue's order, which suits every pass.
 
         Returns:
-            The graph, its recipe, and what the added pass changed. A kept pass to which the added one leaves nothing
+            The graph, its recipe, and the record of the added pass. A kept pass to which the added one leaves nothing
             is no longer in the recipe.
 
         Raises:
             EmptyChangeError: the added pass changes nothing beside the kept ones.
         """
-        graph, steps, summary = self._base, [], ""
+        graph, steps, made = self._base, [], None
         for name in PASSES:
             if name != added and name not in kept:
                 continue
@@ -91,15 +97,30 @@ class Planner:
                     raise
                 continue
             graph = change.graph
-            steps.append((name, {}))
+            steps.append((name, plain_options(change)))
             if name == added:
-                summary = change.summary
-        return graph, tuple(steps), summary
+                made = change
+        assert made is not None
+        return graph, tuple(steps), made
 
     def plan(self, threads: int) -> list[tuple[Trial, Graph | None]]:
         """Every technique with its modelled gain, best first; those that cannot apply say why."""
         planned = [self._plan_one(name, threads) for name in PASSES]
         return sorted(planned, key=lambda pair: -(pair[0].predicted or 0.0))
+
+    def plan_threads(self) -> Trial:
+        """The thread counts that would be measured."""
+        counts = self._settings.threads
+        trial = Trial(THREADS, f"Run on {' or '.join(map(str, counts))} threads", on_top_of=(GRAPH,))
+        if not self._settings.wants(THREADS):
+            trial.reason = "excluded by --only or --skip"
+        elif len(counts) == 1:
+            trial.status, trial.reason = "not_applicable", "this process may use one core only"
+        return trial
+
+    def plan_peers(self) -> list[Trial]:
+        """The peers that would be measured."""
+        return [Trial(name, f"{name}, measured beside, never kept", status="peer") for name in self._settings.peers]
 
     def _plan_one(self, name: str, threads: int) -> tuple[Trial, Graph | None]:
         trial = Trial(name, PASSES[name].title, on_top_of=(GRAPH,))
@@ -112,9 +133,10 @@ class Planner:
             trial.status, trial.reason = "not_applicable", "; ".join(missing) or applicable.reason
             return trial, None
         try:
-            graph, _, trial.summary = self.apply((), name)
+            graph, _, change = self.apply((), name)
         except TautError as error:
             trial.status, trial.reason = "rejected", f"could not be applied: {error.message}"
             return trial, None
+        trial.summary, trial.options = change.summary, plain_options(change)
         trial.predicted = self.gain(self._base, graph, threads)
         return trial, graph

@@ -106,6 +106,8 @@ def collect(model: Model, dataset: Dataset, *, what: str) -> list[np.ndarray]:
     with torch.inference_mode():
         for index, batch in enumerate(dataset.batches):
             tensor = first_tensor(model(*batch))
+            if tensor.is_complex():
+                tensor = torch.view_as_real(tensor.resolve_conj())
             if tensor.is_floating_point():
                 tensor = tensor.float()
                 if not bool(torch.isfinite(tensor).all()):

@@ -20,7 +20,7 @@ class Step(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(alias="pass")
-    options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    options: dict[str, bool | int | float | str | list[str]] = Field(default_factory=dict)
 
 
 class Recipe(BaseModel):
@@ -76,14 +76,14 @@ def parse_recipe(text: str, source: str) -> Recipe:
                 f"{source}: recipe version {version}", expected=f"{RECIPE_VERSION} or older", fix="upgrade taut"
             )
         return Recipe.model_validate(content)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ArtefactError(f"{source}: not YAML ({str(error).splitlines()[0]})") from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise ArtefactError(
             f"{source}: {place}: {first['msg']}", expected="steps: [{pass: NAME, options: {}}], threads: N"
         ) from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: an integer of thousands of digits
+        raise ArtefactError(f"{source}: not YAML ({str(error).splitlines()[0]})") from error
 
 
 def read_recipe(path: Path) -> Recipe:

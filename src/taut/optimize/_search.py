@@ -11,7 +11,7 @@ import torch
 
 from taut.errors import TautError
 from taut.graph import Graph, Interpreter
-from taut.optimize._planner import GRAPH, THREADS, Planner, Steps, Trial, stored_bytes
+from taut.optimize._planner import GRAPH, THREADS, Planner, Steps, Trial, plain_options, stored_bytes
 from taut.optimize._quality import Judge, Quality
 from taut.optimize._settings import Progress, Settings
 from taut.optimize._workload import Workload
@@ -117,11 +117,12 @@ class Search:
         self._choose_eager_threads()
         graph, changes = apply_recipe(self.base, list(steps))
         for change in changes:
-            name = change.pass_name
-            self.trials.append(
-                Trial(name, PASSES[name].title, status="kept", reason="named by the recipe", summary=change.summary)
-            )
-        self.incumbent = Incumbent(graph, steps, min(threads, available_cores()))
+            name, options = change.pass_name, plain_options(change)
+            trial = Trial(name, PASSES[name].title, status="kept", reason="named by the recipe", options=options)
+            trial.summary = change.summary
+            self.trials.append(trial)
+        settled = tuple((change.pass_name, plain_options(change)) for change in changes)
+        self.incumbent = Incumbent(graph, settled, min(threads, available_cores()))
         self._prove()
 
     # Baseline
@@ -215,7 +216,8 @@ class Search:
         if self.settings.goal == "size":
             old, new = stored_bytes(before), stored_bytes(after)
             return new < old * 0.99, f"stores {new:,} bytes instead of {old:,}; {result.verdict}, {figure}"
-        return result.verdict == "faster", f"{result.verdict}, {figure} from {result.pairs} pairs"
+        pairs = "1 pair" if result.pairs == 1 else f"{result.pairs} pairs"
+        return result.verdict == "faster", f"{result.verdict}, {figure} from {pairs}"
 
     def _stack(self, alone: list[Trial]) -> None:
         """Add techniques to the incumbent, best first; a second round lets the early ones stand on the late ones.
@@ -244,10 +246,11 @@ class Search:
             trial.status, trial.reason = "rejected", f"conflicts with {', '.join(clash)}, which gained more"
             return
         try:
-            graph, steps, trial.summary = self._planner.apply(kept, alone.name)
+            graph, steps, change = self._planner.apply(kept, alone.name)
         except TautError as error:
             trial.status, trial.reason = "not_applicable", error.message
             return
+        trial.summary, trial.options = change.summary, plain_options(change)
         threads = self.incumbent.threads
         trial.predicted = self._planner.gain(self.incumbent.graph, graph, threads)
         self._say(f"trying {alone.name} on top of {', '.join(kept)}")
@@ -330,6 +333,8 @@ class Search:
         self.trials.append(trial)
         try:
             compiled = torch.compile(self.eager, dynamic=bool(self.base.symbols))
+            torch.set_num_threads(self.eager_threads)
+            trial.quality = self.judge.judge(compiled, what=name)
             trial.comparison = self._compare(
                 self.workload.arm(self.eager, self.eager_threads, "best eager"),
                 self.workload.arm(compiled, self.eager_threads, name),
