@@ -239,3 +239,25 @@ def test_a_metric_that_exits_is_an_error_of_the_metric() -> None:
 
     with pytest.raises(DataError, match="SystemExit"):
         choose_metric(leaves, torch.zeros(2)).score(np.zeros(2), np.zeros(2))
+
+
+def test_a_metric_that_some_samples_leave_undefined_fails_before_anything_is_measured() -> None:
+    def share_of_first_class(outputs: torch.Tensor, labels: torch.Tensor) -> float:
+        if not (labels == 0).any():
+            raise ValueError("only one class present")
+        return float((outputs.argmax(1) == labels)[labels == 0].float().mean())
+
+    inputs, labels = torch.eye(2).repeat(8, 1), torch.ones(16)
+    labels[0] = 0
+    dataset = load_data({"inputs": [(inputs,)], "labels": labels}, batch_size=1)
+    metric = choose_metric(share_of_first_class, labels)
+    with pytest.raises(DataError, match="only one class"):
+        Judge(dataset, metric, Limit.parse("1%"), collect(lambda batch: batch, dataset, what="original"))
+
+
+def test_a_users_metric_may_look_at_groups() -> None:
+    inputs = torch.randn(40, 3)
+    dataset = load_data({"inputs": [(inputs,)], "labels": torch.zeros(20)}, batch_size=1)
+    metric = choose_metric(lambda outputs, labels: float(len(outputs) / len(labels)), dataset.labels)
+    judge = Judge(dataset, metric, Limit.parse("1%"), collect(lambda batch: batch, dataset, what="original"))
+    assert judge.baseline_score == 2.0

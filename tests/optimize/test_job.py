@@ -259,3 +259,15 @@ def test_ctrl_c_after_the_search_loses_nothing(
     assert stop.value.result.bundle == path
     assert load(path).report.status == status
     assert [item.name for item in tmp_path.iterdir()] == ["net.taut"]
+
+
+@pytest.mark.slow  # calibrates this host
+def test_a_cache_that_cannot_be_written_costs_only_its_peaks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from taut.cost import calibrate
+    from taut.optimize import _planner
+
+    monkeypatch.setattr(_planner, "calibrate", calibrate)
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("TAUT_CACHE", str(tmp_path / "file" / "cache"))
+    plan = dry_run(network(), torch.randn(16, 3, 16, 16), only=("fold_batch_norm",))
+    assert any(trial.predicted for trial in plan)

@@ -116,11 +116,12 @@ def _swap(staging: Path, path: Path) -> None:
 def _storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
-    except StorageError:
-        raise
     except OSError as error:
+        # Writers of single files name the hidden folder that the bundle is made in; the user knows only `path`.
+        cause = error.__cause__ if isinstance(error, StorageError) and error.__cause__ else error
+        reason = getattr(cause, "strerror", None) or cause
         raise StorageError(
-            f"{path}: cannot be written ({error.strerror or error})", fix="free some space, or choose another --out"
+            f"{path}: cannot be written ({reason})", fix="free some space, or choose another --out"
         ) from error
 
 

@@ -27,7 +27,7 @@ class Metric:
         higher_is_better: the direction.
         needs_labels: False for a metric that compares with the unmodified model's outputs, which then stand in for
             the labels.
-        group: how many consecutive outputs share a label.
+        group: how many consecutive outputs share a label; 0 for any number.
         proportion: True if the score is a share of samples, so that an unseen event has a known upper bound.
     """
 
@@ -141,4 +141,4 @@ def _user_metric(function: Callable[..., Any], name: str) -> Metric:
                 expected="a function (outputs (n, ...), labels (n, ...)) -> float",
             ) from error
 
-    return Metric(name, score)
+    return Metric(name, score, group=0)

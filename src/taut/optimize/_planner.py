@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from taut.cost import Roofline, calibrate
-from taut.errors import EmptyChangeError, TautError
+from taut.cost import Peaks, Roofline, Store, calibrate
+from taut.errors import EmptyChangeError, StorageError, TautError
 from taut.graph import Graph
 from taut.optimize._quality import Quality
 from taut.optimize._settings import Settings
@@ -65,14 +67,22 @@ class Planner:
         self._base = base
         self._sizes = sizes
         self._settings = settings
+        self._peaks: dict[int, Peaks] = {}
 
     def calibrate(self, threads: int) -> None:
-        """Measure this host's peaks unless they are known."""
-        calibrate(threads=threads)
+        """Measure this host's peaks unless they are known; without a usable cache they serve this job alone."""
+        if threads in self._peaks:
+            return
+        try:
+            self._peaks[threads] = calibrate(threads=threads)
+        except StorageError:
+            with tempfile.TemporaryDirectory() as folder:
+                self._peaks[threads] = calibrate(threads=threads, store=Store(Path(folder) / "peaks"))
 
     def gain(self, before: Graph, after: Graph, threads: int) -> float:
         """Modelled speed-up of one graph over another at the example's sizes."""
-        model = Roofline(calibrate(threads=threads))
+        self.calibrate(threads)
+        model = Roofline(self._peaks[threads])
         seconds = [model.predict(graph, self._sizes, threads=threads).total for graph in (before, after)]
         return seconds[0] / seconds[1]
 

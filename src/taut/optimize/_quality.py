@@ -12,7 +12,7 @@ import torch
 from taut.errors import ArgumentError, DataError
 from taut.optimize._data import Dataset, rows
 from taut.optimize._metrics import Metric
-from taut.stats import paired_bootstrap
+from taut.stats import Interval, paired_bootstrap
 
 Model = Callable[..., Any]
 
@@ -152,7 +152,7 @@ class Judge:
                 f"{len(self._baseline)} outputs for {self._units} labels", expected="a whole number of outputs a label"
             )
         self._group = len(self._baseline) // self._units
-        if self._group != metric.group:
+        if metric.group and self._group != metric.group:
             raise DataError(
                 f"metric {metric.name}: {len(self._baseline)} outputs for {self._units} labels",
                 expected=f"{metric.group} output(s) for each label",
@@ -166,6 +166,8 @@ class Judge:
             raise DataError(
                 f"metric {metric.name} of the original model is {self.baseline_score}", expected="a finite number"
             )
+        # A metric that some choices of samples leave undefined shall fail now, not at the proof.
+        self._change(self._baseline)
 
     @property
     def units(self) -> int:
@@ -176,17 +178,20 @@ class Judge:
         picked = outputs.reshape(self._units, self._group, *outputs.shape[1:])[units]
         return self.metric.score(picked.reshape(-1, *outputs.shape[1:]), self._labels[units])
 
-    def judge(self, model: Model, *, what: str) -> Quality:
-        """Run a candidate on all samples and compare, by paired bootstrap over samples."""
-        outputs = _stack(collect(model, self._dataset, what=what), self.metric)
-        sign = 1.0 if self.metric.higher_is_better else -1.0
-        score = self._score(outputs, np.arange(self._units))
-        interval = paired_bootstrap(
+    def _change(self, outputs: np.ndarray) -> Interval:
+        return paired_bootstrap(
             lambda units: self._score(outputs, units) - self._score(self._baseline, units),
             self._units,
             confidence=self.confidence,
             bounded=self.metric.proportion,
         )
+
+    def judge(self, model: Model, *, what: str) -> Quality:
+        """Run a candidate on all samples and compare, by paired bootstrap over samples."""
+        outputs = _stack(collect(model, self._dataset, what=what), self.metric)
+        sign = 1.0 if self.metric.higher_is_better else -1.0
+        score = self._score(outputs, np.arange(self._units))
+        interval = self._change(outputs)
         worst = -interval.low if sign > 0 else interval.high
         return Quality(
             self.baseline_score,

@@ -106,7 +106,8 @@ def _outcome(report: Report) -> tuple[str, str]:
             return "Nothing kept so far", f"The job ended early, after {_plural(tried, 'candidate')} had been measured."
         measured = f"{_plural(tried, 'candidate')} measured; none was kept." if tried else "No candidate was measured."
         return "Nothing paid on this host", f"{measured} The bundle holds the model unchanged."
-    names = ", ".join(candidate.title for candidate in kept)
+    # A technique that paid alone and on top of others has two rows, but was kept once.
+    names = "; ".join(dict.fromkeys(candidate.title for candidate in kept))
     explanation = f"Kept: {names}."
     headline = report.headline
     if headline is None:
