@@ -7,6 +7,7 @@ import weakref
 from typing import Any
 
 import pytest
+import sympy
 import torch
 from torch import nn
 from torch.export import Dim
@@ -51,6 +52,38 @@ def test_arguments_go_by_position_or_by_name_in_any_order(nested: Interpreter) -
         torch.testing.assert_close(result["y"], expected["y"], rtol=0, atol=0)
         torch.testing.assert_close(result["parts"][1][0], expected["parts"][1][0], rtol=0, atol=0)
         assert (type(result["parts"]), result["parts"][1][1], result["count"]) == (list, None, 3)
+
+
+def test_writing_to_a_result_changes_neither_arguments_nor_weights() -> None:
+    class Lends(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Parameter(torch.randn(4, 3))
+
+        def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+            fresh = torch.tensor([1, 2])
+            return [x.clone(), x.view(-1), self.table, self.table[:2].t(), fresh, x + 1, *x.split(2)]
+
+    model, x = Lends(), torch.randn(4, 3)
+    expected = [value.detach().clone() for value in model(x)]
+    run = Interpreter(capture(model, (x.clone(),)))
+    for _ in range(2):  # the second call shows what the first one left behind
+        given = x.clone()
+        results = run(given)
+        torch.testing.assert_close(results, expected, rtol=0, atol=0)
+        with torch.inference_mode():
+            for result in results:
+                result.zero_()
+        assert torch.equal(given, x)
+
+
+def test_a_branch_that_returns_its_operand_lends_nothing() -> None:
+    class Branch(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cond(x.sum() > 0, lambda x: x.clone(), lambda x: x * 2, (x,))
+
+    x = torch.ones(4)
+    assert Interpreter(capture(Branch(), (x,)))(x).data_ptr() != x.data_ptr()
 
 
 @pytest.mark.parametrize(
@@ -275,3 +308,25 @@ def test_shortcuts_take_every_argument_of_their_operator() -> None:
     assert calls.keys() == SHORTCUTS.keys()
     for op, (args, kwargs) in calls.items():
         torch.testing.assert_close(SHORTCUTS[op](*args, **kwargs), resolve(op)(*args, **kwargs), rtol=0, atol=0)
+
+
+def test_a_size_that_no_input_tells_is_refused_before_any_call() -> None:
+    builder = Builder()
+    size = TensorType((2 * symbol("s0") * symbol("s1"),), torch.float32)
+    x = builder.input("x", size)
+    symbols = {"s0": SymbolRange(2, 9), "s1": SymbolRange(2, 9)}
+    graph = builder.finish(builder.add("aten.relu.default", x, outputs=size), symbols=symbols)
+    with pytest.raises(GraphError, match="uses the symbol s[01], which no input's size tells"):
+        Interpreter(graph)
+
+
+def test_a_guard_that_is_not_defined_at_a_size_is_an_error_of_the_input() -> None:
+    builder = Builder()
+    s0 = symbol("s0")
+    kind = TensorType((s0,), torch.float32)
+    ref = builder.add("aten.relu.default", builder.input("x", kind), outputs=kind)
+    guard = Guard(sympy.Eq(sympy.Mod(12, s0 - 2), 0))
+    run = Interpreter(builder.finish(ref, symbols={"s0": SymbolRange(2, 9)}, guards=(guard,)))
+    assert run(torch.ones(5)).shape == (5,)
+    with pytest.raises(GuardError, match="not defined for these inputs"):
+        run(torch.ones(2))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import sympy
 
+from taut.errors import GraphError
 from taut.graph._policy import is_torch_operator, resolve
 from taut.graph._trips import trip_count
 from taut.graph._types import Argument, Dim, Graph, Node, Ref, TensorType, references
@@ -42,6 +43,9 @@ def operation_cost(graph: Graph, node: Node) -> OperationCost:
 
     Returns:
         The cost, in the graph's symbols; `evaluate` gives numbers.
+
+    Raises:
+        GraphError: if the shapes of its arguments do not fit the operator.
     """
     parameters = sum(_parameters(graph, [node]).values())
     if node.regions:
@@ -49,7 +53,10 @@ def operation_cost(graph: Graph, node: Node) -> OperationCost:
     if not is_torch_operator(node.op) or _is_view(node.op):
         return OperationCost(0, parameters, 0, 0)
     formula = _MACS.get(_name(node.op))
-    macs = formula(graph, node) if formula else 0
+    try:
+        macs = formula(graph, node) if formula else 0
+    except (IndexError, TypeError, ValueError) as error:
+        raise GraphError(f"node %{node.id} {node.op} has arguments of shapes that it cannot take") from error
     read: Dim = sum((_bytes(graph.value_type(ref)) for ref in dict.fromkeys(_read(graph, node))), 0)
     written: Dim = sum((_bytes(kind) for kind in node.outputs), 0)
     if _name(node.op) in _GATHERS:

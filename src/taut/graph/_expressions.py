@@ -35,6 +35,7 @@ _HEADS: dict[str, Callable[..., sympy.Basic]] = {
     "not": sympy.Not,
 }
 _HEAD_NAMES = {head: name for name, head in _HEADS.items()}
+_ARITHMETIC = _HEADS.keys() - {"==", "!=", "and", "or", "not"}
 _ARITY = {"^": 2, "floor": 1, "ceiling": 1, "mod": 2, "abs": 1, "sign": 1, "not": 1}
 _ARITY |= dict.fromkeys(("==", "!=", "<", "<=", ">", ">="), 2)
 
@@ -89,6 +90,8 @@ def decode_expression(data: Any, depth: int = 0) -> sympy.Basic:
     if head not in _HEADS or not operands or len(operands) > 256 or len(operands) != _ARITY.get(head, len(operands)):
         raise ArtefactError(f"malformed size expression {str(data)[:80]}")
     values = [decode_expression(item, depth + 1) for item in operands]
+    if head in _ARITHMETIC and not all(isinstance(value, sympy.Expr) for value in values):
+        raise ArtefactError(f"{head} of a truth value", expected="numbers")
     if head == "^" and not (isinstance(values[1], sympy.Integer) and abs(int(values[1])) <= 64):
         raise ArtefactError(f"a power of {values[1]}", expected="a literal exponent from -64 to 64")
     return _apply(_HEADS[head], values)

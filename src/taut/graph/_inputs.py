@@ -9,7 +9,7 @@ import sympy
 import torch
 from torch.utils import _pytree as pytree
 
-from taut.errors import ArgumentError, GuardError
+from taut.errors import ArgumentError, GraphError, GuardError
 from taut.graph._symbols import Number, compiled
 from taut.graph._types import Graph, ScalarType, SymbolRange, TensorType
 
@@ -60,7 +60,12 @@ class InputChecker:
         self.derived: list[tuple[int, int, sympy.Expr, Callable[[Mapping[str, int]], Number]]] = []
         self.solved: list[tuple[int, int, str, SymbolRange, sympy.Expr, sympy.Expr]] = []
         self._plan_dimensions()
-        self.guards = [(guard, compiled(guard.condition)) for guard in graph.guards if guard.condition != sympy.true]
+        relations = [guard for guard in graph.guards if guard.condition != sympy.true]
+        self.guards = [(guard, compiled(guard.condition)) for guard in relations]
+        for expression in (*(item[2] for item in self.derived), *(guard.condition for guard in relations)):
+            for used in expression.free_symbols:
+                if str(used) not in self.known:
+                    raise GraphError(f"{expression} uses the symbol {used}, which no input's size tells")
 
     def _plan_dimensions(self) -> None:
         dims = [
@@ -70,7 +75,7 @@ class InputChecker:
             for dim, size in enumerate(kind.shape)
         ]
         known: set[str] = set()
-        later = []
+        later: list[tuple[int, int, Any]] = []
         for index, dim, size in dims:
             if isinstance(size, int):
                 self.fixed.append((index, dim, size))
@@ -90,6 +95,7 @@ class InputChecker:
                 self.solved.append((index, dim, name, limits, slope, size - slope * unknown[0]))
             else:
                 self.derived.append((index, dim, size, compiled(size)))
+        self.known = known
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
         """The flat inputs, in the graph's order.
@@ -129,6 +135,12 @@ class InputChecker:
         Raises:
             GuardError: naming the input, the dimension and the constraint that it violates.
         """
+        try:
+            return self._check(values)
+        except (ArithmeticError, ValueError) as error:
+            raise GuardError(f"a size of the graph is not defined for these inputs: {error}") from error
+
+    def _check(self, values: list[Any]) -> dict[str, int]:
         for index, name, dtype, rank in self.expected:
             value = values[index]
             if not isinstance(value, torch.Tensor):

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from taut.graph._borrowed import borrowed_outputs
 from taut.graph._inputs import InputChecker, check_argument
 from taut.graph._plan import Plan
 from taut.graph._types import Graph, Ref, Tree
@@ -36,6 +37,7 @@ class Interpreter:
         self._plan = Plan(graph, None if device is None else torch.device(device))
         leaf = graph.outputs
         self._single = isinstance(leaf, Ref)
+        self._borrowed = borrowed_outputs(graph)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model.
@@ -45,7 +47,8 @@ class Interpreter:
             kwargs: the model's keyword arguments.
 
         Returns:
-            What the model returns; an output class of its own becomes a dictionary.
+            What the model returns, in memory apart from arguments and constants; an output class of its own becomes
+            a dictionary.
 
         Raises:
             GuardError: if an input does not fit, or a runtime assertion of the model fails.
@@ -54,7 +57,10 @@ class Interpreter:
         inputs = self._checker.bind(args, kwargs)
         self._checker.check(inputs)
         with torch.inference_mode():
-            return self._structure(self._plan.run(inputs))
+            leaves = self._plan.run(inputs)
+            for position in self._borrowed:
+                leaves[position] = leaves[position].clone()
+            return self._structure(leaves)
 
     def profile(self, *args: Any, **kwargs: Any) -> dict[int, float]:
         """Run once and time each operation.

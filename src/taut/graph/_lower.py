@@ -99,6 +99,11 @@ class Lowering:
             args = (x, weight, bias, mean, variance, False, momentum, epsilon, True)
             kind = self.value_type(node.meta["val"][0], node)
             self.values[node] = (self.builder.add("aten.batch_norm.default", *args, outputs=kind, **self.origin),)
+        elif op == "aten._native_batch_norm_legit.no_stats":
+            x, weight, bias, training, momentum, epsilon = args
+            args = (x, weight, bias, None, None, training, momentum, epsilon, True)
+            kind = self.value_type(node.meta["val"][0], node)
+            self.values[node] = (self.builder.add("aten.batch_norm.default", *args, outputs=kind, **self.origin),)
         else:
             if op.startswith("aten.empty") or op == "aten.new_empty.default":
                 keywords.pop("memory_format", None)

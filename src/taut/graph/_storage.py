@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,8 @@ import safetensors
 import safetensors.torch
 import torch
 
-from taut.errors import ArtefactError, GraphError, StorageError, TamperedError, TruncatedError, VersionError
+from taut._files import write_whole
+from taut.errors import ArtefactError, GraphError, TamperedError, TruncatedError, VersionError
 from taut.graph._codec import decode_graph, encode_graph
 from taut.graph._hash import structural_hash
 from taut.graph._types import Graph
@@ -54,8 +52,8 @@ def save_graph(graph: Graph, json_path: str | Path, safetensors_path: str | Path
     }
     text = json.dumps(document, separators=(",", ":"), allow_nan=False)
     tensors = _storable(constants, set(last))
-    _write(Path(safetensors_path), lambda path: safetensors.torch.save_file(tensors, path))
-    _write(Path(json_path), lambda path: path.write_text(text, encoding="utf-8"))
+    write_whole(Path(safetensors_path), lambda path: _save_tensors(tensors, path))
+    write_whole(Path(json_path), lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def load_graph(json_path: str | Path, safetensors_path: str | Path) -> Graph:
@@ -112,33 +110,11 @@ def _storable(constants: dict[str, torch.Tensor], last: set[str]) -> dict[str, t
     return stored
 
 
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    """Write through a temporary file in the same folder, then rename."""
-    temporary: Path | None = None
+def _save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        write(temporary)
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-        temporary = None
-    except (OSError, safetensors.SafetensorError) as error:
-        raise StorageError(
-            f"{path} could not be written: {error}", fix="free space on the disk, or choose another folder"
-        ) from error
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-
-
-def _umask() -> int:
-    current = os.umask(0o022)
-    os.umask(current)
-    return current
+        safetensors.torch.save_file(tensors, path)
+    except safetensors.SafetensorError as error:  # a full disk, for one, comes in this form
+        raise OSError(str(error)) from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:

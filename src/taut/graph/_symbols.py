@@ -50,7 +50,7 @@ def evaluate_number(expression: sympy.Basic, sizes: Mapping[str, int]) -> Number
         return compiled(expression)(sizes)
     except KeyError as error:
         raise ArgumentError("sizes", dict(sizes), expected=f"a size for the symbol {error.args[0]}") from None
-    except (ZeroDivisionError, OverflowError) as error:
+    except (ArithmeticError, ValueError) as error:
         raise ArgumentError("sizes", dict(sizes), expected=f"sizes at which {expression} is defined") from error
 
 
@@ -68,7 +68,7 @@ def compiled(expression: sympy.Basic) -> Callable[[Mapping[str, int]], Number]:
         return lambda sizes: literal
     if isinstance(expression, sympy.Piecewise):
         pieces = [(compiled(value), compiled(condition)) for value, condition in expression.args]  # pyright: ignore
-        return lambda sizes: next(value(sizes) for value, condition in pieces if condition(sizes))
+        return lambda sizes: _selected(pieces, sizes)
     function = _FUNCTIONS.get(expression.func)
     if function is None:
         raise GraphError(f"a size expression uses {expression.func.__name__}, which taut does not evaluate")
@@ -77,6 +77,13 @@ def compiled(expression: sympy.Basic) -> Callable[[Mapping[str, int]], Number]:
         left, right = parts
         return lambda sizes: function(left(sizes), right(sizes))
     return lambda sizes: function(*[part(sizes) for part in parts])
+
+
+def _selected(pieces: list[tuple[Callable[..., Number], Callable[..., Number]]], sizes: Mapping[str, int]) -> Number:
+    for value, condition in pieces:
+        if condition(sizes):
+            return value(sizes)
+    raise ArithmeticError("no case holds")
 
 
 def _literal(expression: sympy.Basic) -> Number | None:

@@ -16,6 +16,8 @@ _ARITY = {"sym.neg": 1, "sym.not": 1, "sym.int": 1, "sym.float": 1, "sym.floor":
 _ARITY |= {"sym.ite": 3}
 _REGIONS = {"cond": 2, "while_loop": 2, "scan": 1, "associative_scan": 1, "map": 1, "invoke_subgraph": 1}
 _MAXIMAL_DEPTH = 16
+# Their schemas do not tell that they write to the running statistics when this argument is true.
+_UPDATES = {"aten.batch_norm.default": "training", "aten.instance_norm.default": "use_input_stats"}
 
 
 def validate(graph: Graph, *, content: bool = False) -> None:
@@ -162,6 +164,8 @@ def _operator(graph: Graph, node: Node) -> None:
         elif not _fits(graph, given[argument.name], argument.real_type):
             shown = repr(given[argument.name])[:100]
             raise GraphError(f"argument {argument.name} is {shown}", expected=str(argument.real_type))
+    if given.get(_UPDATES.get(node.op, ""), False) is not False and given.get("running_mean") is not None:
+        raise GraphError("writes to its running statistics", expected="a norm in evaluation mode")
     returns = schema.returns
     if len(returns) == 1 and returns[0].type.kind() == "ListType":
         fine = all(isinstance(kind, TensorType) for kind in node.outputs)
@@ -230,6 +234,8 @@ def _value_type(kind: object, symbols: Mapping[str, SymbolRange]) -> None:
             _declared(kind.expression, symbols)
     elif isinstance(kind, TensorType):
         for size in kind.shape:
+            if isinstance(size, bool) or not isinstance(size, (int, sympy.Expr)):
+                raise GraphError(f"has a dimension of {size!r}", expected="an integer or an expression over symbols")
             if isinstance(size, int):
                 if size < 0:
                     raise GraphError(f"has a dimension of {size}")

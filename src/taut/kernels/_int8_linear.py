@@ -87,17 +87,28 @@ def int8_linear(
     """
     given = (x, packed, scales) if bias is None else (x, packed, scales, bias)
     for name, tensor in zip(("x", "packed", "scales", "bias"), given, strict=False):
-        if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.device.type not in _DEVICES:
+        if not _is_plain(tensor):
             raise KernelError(
                 f"{name}: is a {_describe_kind(tensor)}",
                 expected="a dense tensor in CPU memory",
                 fix=f"pass {name}.cpu(), and {name}.to_dense() if it is sparse",
             )
+    if not isinstance(activation, str):
+        raise KernelError(f"activation: is a {type(activation).__name__}", expected="'none', 'relu' or 'gelu'")
     return torch.ops.taut.int8_linear.default(x, packed, scales, bias, activation)
 
 
+def _is_plain(value: object) -> bool:
+    """Whether a value is a dense tensor in memory that the kernel can read."""
+    if not isinstance(value, Tensor) or value.is_quantized or value.is_nested:
+        return False
+    return value.layout == torch.strided and value.device.type in _DEVICES
+
+
 def _describe_kind(value: object) -> str:
-    return f"{value.layout} tensor on {value.device}" if isinstance(value, Tensor) else type(value).__name__
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return f"{'nested' if value.is_nested else value.dtype} {value.layout} tensor on {value.device}"
 
 
 def _run(x: Tensor, packed: Tensor, scales: Tensor, bias: Tensor | None, activation: str) -> Tensor:

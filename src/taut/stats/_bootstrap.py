@@ -89,5 +89,6 @@ def _corrected_levels(draws: np.ndarray, estimate: float, left_out: np.ndarray, 
     scale = float(np.sum(influence**2))
     acceleration = float(np.sum(influence**3)) / (6 * scale**1.5) if scale > 0 else 0.0
     shifted = bias + ndtri(np.array([tail, 1 - tail]))
-    low, high = ndtr(bias + shifted / (1 - acceleration * shifted))
+    # Beyond the pole, which only extreme levels of a very skewed statistic reach, the level is 0 or 1.
+    low, high = ndtr(bias + shifted / np.maximum(1 - acceleration * shifted, 1e-9))
     return float(low), float(high)

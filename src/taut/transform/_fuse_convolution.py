@@ -44,7 +44,9 @@ class FuseConvolution(GraphPass):
             found = layer(graph, node)
             if found is None or not _supported(found):
                 continue
-            chain, residual = [node], _residual(graph, node, additions)
+            chain = [node]
+            # oneDNN does not fuse an addition into a grouped convolution, and ATen's stand-in knows no bfloat16.
+            residual = _residual(graph, node, additions) if found.groups == 1 else None
             if residual is not None:
                 chain.append(residual[0])
                 additions.add(residual[0].id)
