@@ -5,6 +5,8 @@ from taut.stats.decisions._correlation import (
     correlation_from_means,
     correlation_from_repetitions,
 )
+from taut.stats.decisions._drawing import comparison_page, draw_comparison
+from taut.stats.decisions._files import Scores, read_scores
 from taut.stats.decisions._intervals import Method
 from taut.stats.decisions._outperformance import Outperformance, outperformance
 from taut.stats.decisions._power import power, runs_needed, sample_size, verdict_probabilities
@@ -18,15 +20,19 @@ __all__ = [
     "Decision",
     "Method",
     "Outperformance",
+    "Scores",
     "across_datasets",
     "compare_systems",
+    "comparison_page",
     "correlation_from_deviations",
     "correlation_from_means",
     "correlation_from_repetitions",
     "decide",
+    "draw_comparison",
     "outperformance",
     "pair_by_seed",
     "power",
+    "read_scores",
     "runs_needed",
     "sample_size",
     "significance",

@@ -91,6 +91,7 @@ def runs_needed(
     alpha: float = 0.05,
     beta: float = 0.05,
     correlation: float = 0.0,
+    ties: float = 0.0,
 ) -> int | None:
     """Runs of each system from which `outperformance` finds a true P(A>B) significant with probability 1 - beta.
 
@@ -102,6 +103,8 @@ def runs_needed(
         alpha: error probability of the two-sided interval.
         beta: probability to miss the difference.
         correlation: between runs that share a search.
+        ties: share of pairs that will tie, of which half are in `probability`; paired runs only, since ties decide
+            nothing there.
 
     Returns:
         The number, or None where no affordable number suffices: with a correlation only more searches help.
@@ -114,6 +117,13 @@ def runs_needed(
     if probability == 0.5:
         raise ArgumentError("probability", probability, expected="a difference: not 0.5")
     check_correlation(correlation)
+    if not 0 <= ties < 1:
+        raise ArgumentError("ties", ties, expected="a share: 0 or more, and less than 1")
+    if paired and ties:
+        # Among untied pairs A wins more often; a difference that large cannot be with that many ties, so at most 1.
+        clearer = min(0.5 + abs(probability - 0.5) / (1 - ties), 1 - 1e-6)
+        untied = runs_needed(clearer, paired=True, alpha=alpha, beta=beta, correlation=correlation)
+        return None if untied is None else math.ceil(untied / (1 - ties))
     from scipy.special import ndtr, ndtri
 
     theta = abs(float(ndtri(probability)))
