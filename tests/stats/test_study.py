@@ -188,7 +188,7 @@ def test_failures_are_recorded_and_made_again_only_when_asked(tmp_path: Path, mo
 
 def test_a_search_without_a_single_fit_stops_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOY_FAIL", "-10")
-    with pytest.raises(MeasurementError, match="all 2 fits"):
+    with pytest.raises(MeasurementError, match=r"all 2 fits .* ValueError: the toy is broken"):
         Study("x", Toy(), [IdealEstimator(1, RandomSearch(2))]).run(tmp_path)
 
 
@@ -275,6 +275,9 @@ def test_the_report_shows_the_floor_of_the_biased_estimator() -> None:
     assert everything.correlated.rho.low < 0.05
     assert ideal.std_of_mean is not None
     assert ideal.std_of_mean.estimate == pytest.approx(3.2 / 50**0.5, rel=0.3)
+    assert ideal.worth == pytest.approx(50)
+    assert init.worth is not None
+    assert init.worth < 2  # twenty runs that share split and order are worth hardly more than one
     assert report.ratios["fixed:all"].high < 1
     assert any("smaller" in line for line in report.lines())
 

@@ -108,11 +108,12 @@ def _estimator_table(estimators: tuple[EstimatorSummary, ...]) -> str:
             f"{one.mean:.5f}",
             "-" if one.std is None else f"{one.std:.5f}",
             "-" if one.std_of_mean is None else _figure(one.std_of_mean),
+            "-" if one.worth is None else f"{one.worth:.1f}",
             "-" if one.correlated is None else _figure(one.correlated.rho),
         )
         for one in estimators
     ]
-    head = ("estimator", "runs", "mean", "std of a score", "std of its mean", "correlation rho")
+    head = ("estimator", "runs", "mean", "std of a score", "std of its mean", "worth ideal runs", "correlation rho")
     return _table("The ideal estimator and those that search once", head, rows)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,7 @@ class EstimatorSummary:
         std: of one score: of the ideal estimator's, else within a repetition.
         std_of_mean: of the mean of k scores; for the biased estimator only where it was repeated.
         correlated: of the biased estimator, where it was repeated.
+        worth: runs of the ideal estimator whose mean varies as much, where both are there.
     """
 
     label: str
@@ -61,6 +62,7 @@ class EstimatorSummary:
     std: float | None
     std_of_mean: Interval | None
     correlated: CorrelatedScores | None
+    worth: float | None = None
 
 
 @dataclass(frozen=True)
@@ -114,13 +116,19 @@ class StudyReport:
             ]
             lines += ["", self.verdict]
         if self.estimators:
-            lines += ["", f"{'estimator':<24}{'runs':>5}{'mean':>10}{'std':>10}{'std(mean)':>10}  {'95 %':<22}rho"]
+            lines += [
+                "",
+                f"{'estimator':<24}{'runs':>5}{'mean':>10}{'std':>10}{'std(mean)':>10}  {'95 %':<20}"
+                f"{'ideal runs':>10}  rho",
+            ]
             for one in self.estimators:
                 single = "-" if one.std is None else f"{one.std:.5f}"
                 mean = "-" if one.std_of_mean is None else f"{one.std_of_mean.estimate:.5f}"
                 ends = "" if one.std_of_mean is None else _ends(one.std_of_mean)
                 rho = "" if one.correlated is None else f"{one.correlated.rho.estimate:.3f} {_ends(one.correlated.rho)}"
-                lines.append(f"{one.label:<24}{one.runs:>5}{one.mean:>10.5f}{single:>10}{mean:>10}  {ends:<22}{rho}")
+                worth = "-" if one.worth is None else f"{one.worth:.1f}"
+                figures = f"{one.mean:>10.5f}{single:>10}{mean:>10}  {ends:<20}{worth:>10}  {rho}"
+                lines.append(f"{one.label:<24}{one.runs:>5}{figures}".rstrip())
         if self.ratios:
             lines.append("")
             lines += [
@@ -154,6 +162,8 @@ def summarise(store: StudyStore) -> StudyReport:
     estimators = [
         _estimator(kind, label, scores[label]) for kind, label in kinds if kind != "source" and _values(scores, label)
     ]
+    sigma = next((one.std for one in estimators if one.label == "ideal"), None)
+    estimators = [replace(one, worth=_worth(one, sigma)) for one in estimators]
     sources = _sources(scores)
     failed = [one for one in store.outcomes.values() if one.score is None]
     made = {role for role, identity in store.roles.items() if identity in store.outcomes}
@@ -253,6 +263,11 @@ def _estimator(kind: str, label: str, table: list[list[float | None]]) -> Estima
     elif len(values) >= 2 and len(table) == 1:
         std = float(values.std(ddof=1))
     return EstimatorSummary(label, len(values), float(values.mean()), std, std_of_mean, correlated)
+
+
+def _worth(estimator: EstimatorSummary, sigma: float | None) -> float | None:
+    mean = estimator.std_of_mean
+    return None if sigma is None or mean is None or mean.estimate == 0 else (sigma / mean.estimate) ** 2
 
 
 def _balanced(table: list[list[float | None]]) -> np.ndarray:

@@ -220,7 +220,8 @@ def best_of(points: Sequence[Point], scores: Sequence[float | None]) -> Point:
     ranked = [(score, -index) for index, score in enumerate(scores) if score is not None]
     if not ranked:
         raise MeasurementError(
-            f"all {len(points)} fits of a hyper-parameter search failed", fix="read the errors in the store's log"
+            f"all {len(points)} fits of a hyper-parameter search failed",
+            fix="make the experiment run on its own first, or narrow the ranges",
         )
     return dict(points[-max(ranked)[1]])
 

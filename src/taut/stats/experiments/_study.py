@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from taut.errors import ArgumentError, Interrupted, ModelLoadError
+from taut.errors import ArgumentError, Interrupted, MeasurementError, ModelLoadError
 from taut.stats.experiments._executors import Executor, InProcess, Make
 from taut.stats.experiments._experiment import Experiment, Outcome, check_experiment
 from taut.stats.experiments._load import load_named
@@ -113,10 +112,17 @@ class _Driver:
         study = self._study
         steps = side_by_side([part.steps(study.experiment, study.seed) for part in study.parts])
         scores: list[float | None] | None = None
-        with contextlib.suppress(StopIteration):
+        try:
             while True:
                 requests = next(steps) if scores is None else steps.send(scores)
                 scores = self._answer(requests)
+        except StopIteration:
+            return
+        except MeasurementError as error:
+            errors = [one.error for one in self._store.outcomes.values() if one.error is not None]
+            if not errors:
+                raise
+            raise MeasurementError(f"{error.message}; the last one with {errors[-1]}", fix=error.fix) from error
 
     def _answer(self, requests: list[Request]) -> list[float | None]:
         identities = [request.run.identity(self._study.experiment.name) for request in requests]
