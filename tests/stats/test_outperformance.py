@@ -106,6 +106,17 @@ def test_unpaired_error_holds_with_and_without_a_shared_search(n: int, m: int, c
     assert wrong / draws <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / draws)
 
 
+@pytest.mark.parametrize(("n", "m", "shift", "digits"), [(29, 29, 1.2, 9), (20, 60, -0.4, 1), (100, 100, 0.5, 1)])
+def test_the_unpaired_percentile_interval_is_where_resampling_arrives(n, m, shift, digits) -> None:
+    a, b = np.round(normal(n, n, shift), digits), np.round(normal(m + 1, m), digits)
+    outcomes = (a[:, None] > b) + 0.5 * (a[:, None] == b)
+    generator = np.random.default_rng(0)
+    draws_a, draws_b = (generator.multinomial(size, [1 / size] * size, 10_000) / size for size in (n, m))
+    ends = np.quantile(np.sum((draws_a @ outcomes) * draws_b, axis=1), [0.025, 0.975])
+    found = outperformance(a, b, paired=False, method="percentile")
+    assert (found.interval.low, found.interval.high) == pytest.approx(tuple(ends), abs=0.005)
+
+
 @pytest.mark.peer
 def test_the_variance_is_that_of_statsmodels() -> None:
     nonparametric = pytest.importorskip("statsmodels.stats.nonparametric")

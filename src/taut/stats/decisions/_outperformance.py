@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from taut.errors import ArgumentError, DataError
 from taut.stats._quantile import Interval
 from taut.stats.decisions import _brunner_munzel
+from taut.stats.decisions._all_pairs_bootstrap import bootstrap_interval
 from taut.stats.decisions._correlated import tail_probability
 from taut.stats.decisions._intervals import Method, paired_interval
 from taut.stats.decisions._rule import Decision, check_settings, judge, undecidable
@@ -98,7 +99,8 @@ def outperformance(
         alpha: error probability of the two-sided interval.
         correlation: between runs of one system (paired: between their differences); 0 if every run had its own
             search, else from `Correlation`.
-        method: interval for paired runs; unpaired ones have "recommended" only.
+        method: of the interval; "wilson" and "clopper-pearson" are for paired runs only, and "percentile" is the
+            bootstrap, of pairs or of both samples, that other tools compute by resampling.
         lower_is_better: whether the better score is the lower one, as for losses.
 
     Raises:
@@ -106,8 +108,8 @@ def outperformance(
         DataError: scores are not finite numbers, or paired lengths differ.
     """
     check_settings(gamma, alpha, correlation, method)
-    if not paired and method != "recommended":
-        raise ArgumentError("method", method, expected='"recommended" for unpaired runs')
+    if not paired and method not in ("recommended", "percentile"):
+        raise ArgumentError("method", method, expected='"recommended" or "percentile" for unpaired runs')
     scores_a, scores_b = as_scores("A", a), as_scores("B", b)
     if paired and len(scores_a) != len(scores_b):
         raise DataError(
@@ -138,7 +140,10 @@ def outperformance(
             upto = float(np.mean(np.searchsorted(below, scores_a, "right"))) / sizes[1]
             return _undecided(hindrance, (share, 1 - upto, upto - share), settings)
         shares = (found.wins, 1 - found.wins - found.ties, found.ties)
-        low, high = _brunner_munzel.interval(found, alpha, correlation)
+        if method == "percentile":
+            low, high = bootstrap_interval(scores_a, scores_b, alpha)
+        else:
+            low, high = _brunner_munzel.interval(found, alpha, correlation)
         p_value = _brunner_munzel.p_value(found, correlation)
     verdict = judge(low, high, gamma)
     estimate = Interval(shares[0] + shares[2] / 2, low, high, 1 - alpha)
