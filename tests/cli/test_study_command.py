@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,46 @@ def test_the_store_is_named_after_the_file(study_file: Path, tmp_path: Path, mon
     before = (tmp_path / "sums.study" / "runs.jsonl").read_bytes()
     assert taut("run", study_file).exit_code == 0
     assert (tmp_path / "sums.study" / "runs.jsonl").read_bytes() == before
+
+
+def test_two_studies_of_equal_seed_are_compared_in_pairs(study_file: Path, tmp_path: Path) -> None:
+    better = tmp_path / "better.py"
+    better.write_text(FILE.replace('"sum"', '"better"').replace("return 2", "return 0.5 + 2"))
+    for path in (study_file, better):
+        assert taut("run", path, "--store", tmp_path / path.stem).exit_code == 0
+        exported = taut("report", tmp_path / path.stem, "--scores", tmp_path / f"{path.stem}.csv")
+        assert exported.exit_code == 0, exported.exception
+    files = [str(tmp_path / f"{name}.csv") for name in ("better", "sums")]
+    compared = CliRunner().invoke(app, ["compare", *files, "--json", "-"])
+    assert compared.exit_code == 0, compared.exception
+    verdict = json.loads(compared.stdout)
+    assert verdict["paired"] is True
+    assert verdict["sizes"] == [60, 60]
+    assert verdict["wins"] == 60
+
+
+def test_ctrl_c_ends_with_130_and_says_how_to_go_on(tmp_path: Path) -> None:
+    path, store = tmp_path / "stops.py", tmp_path / "store"
+    stop = "import os, signal\n        if len(os.environ.setdefault('N', '')) == 9:\n"
+    stop += "            os.kill(os.getpid(), signal.SIGINT)\n        os.environ['N'] += 'x'\n        return 2"
+    path.write_text(FILE.replace("return 2", stop))
+    command = [
+        sys.executable,
+        "-c",
+        "from taut.cli import main; main()",
+        "study",
+        "run",
+        str(path),
+        "--store",
+        str(store),
+    ]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 130, ended.stderr
+    assert "9 runs done" in ended.stderr
+    assert "goes on where it stopped" in ended.stderr
+    shown = taut("report", store)
+    assert "NOT COMPLETE" in shown.output
+    assert "9 runs" in shown.output
 
 
 @pytest.mark.slow

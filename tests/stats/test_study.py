@@ -215,6 +215,22 @@ def test_progress_rises_to_the_end() -> None:
     assert 0.8 < shares[-1] <= 1
 
 
+@pytest.mark.parametrize("executor", [InProcess(), Processes(1, REFERENCE)])
+def test_a_session_has_one_thread_and_leaves_the_settings_as_they_were(executor: Any) -> None:
+    import torch
+
+    before, environment = torch.get_num_threads(), dict(os.environ)
+    torch.set_num_threads(2)
+    try:
+        with executor.session(Toy()):
+            assert torch.get_num_threads() == 1
+            assert os.environ["OMP_NUM_THREADS"] == "1"
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert dict(os.environ) == environment
+
+
 @pytest.mark.slow
 def test_worker_processes_give_the_same_bits() -> None:
     here = make_study().run(executor=InProcess())

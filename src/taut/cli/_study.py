@@ -57,19 +57,27 @@ def study_report(
     store: Annotated[Path, typer.Argument(help="A folder written by taut study run.")],
     html: Html = None,
     json: Json = None,
+    scores: Annotated[
+        Path | None, typer.Option(help="Write the scores to this new CSV file, as taut compare reads them.")
+    ] = None,
 ) -> None:
     """Show which source of variation moves the score, and what each estimator is worth."""
     if json is not None:
         check_json(str(json))
-    if html is not None:
-        check_new(html, "--html")
-    from taut.stats import StudyStore, render_study, summarise
+    for option, path in (("--html", html), ("--scores", scores)):
+        if path is not None:
+            check_new(path, option)
+    from taut.stats import StudyStore, render_study, score_rows, summarise
 
-    report = summarise(StudyStore.read(store))
+    found = StudyStore.read(store)
+    report = summarise(found)
     _show(report, store, stdout=str(json) != "-")
     if html is not None:
         page = render_study(report)
         write_whole(html, lambda path: path.write_text(page, encoding="utf-8"))
+    if scores is not None:
+        table = "".join(f"{row['part']},{row['seed']},{row['score']!r}\n" for row in score_rows(found))
+        write_whole(scores, lambda path: path.write_text(f"part,seed,score\n{table}", encoding="utf-8"))
     if json is not None:
         write_json(report.to_dict(), str(json))
 

@@ -6,7 +6,7 @@ from taut.stats.experiments._experiment import Experiment, Run, SearchableExperi
 from taut.stats.experiments._load import load_experiment
 from taut.stats.experiments._page import render_study
 from taut.stats.experiments._parts import FixedHyperparameterEstimator, IdealEstimator, VarianceBySource
-from taut.stats.experiments._report import EstimatorSummary, SourceVariance, StudyReport, summarise
+from taut.stats.experiments._report import EstimatorSummary, SourceVariance, StudyReport, score_rows, summarise
 from taut.stats.experiments._search import NoisyGrid, OptunaSearch, RandomSearch, Range, Search
 from taut.stats.experiments._splits import Split, out_of_bootstrap
 from taut.stats.experiments._store import StudyStore
@@ -53,6 +53,7 @@ __all__ = [
     "out_of_bootstrap",
     "plan_cost",
     "render_study",
+    "score_rows",
     "standard_deviation",
     "summarise",
     "time_fit",

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from taut.errors import ArgumentError, MeasurementError
-from taut.stats.experiments._experiment import SCORE, Experiment, Run, check_experiment, execute, single_thread
+from taut.stats.experiments._experiment import SCORE, Experiment, Run, check_experiment, execute
 from taut.stats.experiments._parts import Part
 from taut.stats.experiments._search import defaults
 from taut.stats.experiments._streams import drawn_seed
+from taut.stats.experiments._threads import single_thread
 
 
 @dataclass(frozen=True)

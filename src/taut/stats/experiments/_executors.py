@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import multiprocessing
 import os
 import signal
@@ -18,16 +19,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from taut.errors import ArgumentError, MeasurementError, MissingExtraError
-from taut.stats.experiments._experiment import Experiment, Outcome, Run, execute, single_thread
+from taut.stats.experiments._experiment import Experiment, Outcome, Run, execute
 from taut.stats.experiments._load import absolute_reference, check_reference, load_experiment
+from taut.stats.experiments._threads import ONE_THREAD, single_thread
 
 #: Makes runs and gives their outcomes as they come, each with its place among the runs.
 Make = Callable[[list[Run]], Iterator[tuple[int, Outcome]]]
-
-# Libraries read these once, when they are loaded: a worker has to start with them.
-_ONE_THREAD = {
-    name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-}
 
 
 class Executor(Protocol):
@@ -48,11 +45,10 @@ class InProcess:
 
         def make(runs: list[Run]) -> Iterator[tuple[int, Outcome]]:
             for index, run in enumerate(runs):
-                with single_thread():
-                    outcome = execute(experiment, run)
-                yield index, outcome
+                yield index, execute(experiment, run)
 
-        yield make
+        with single_thread():
+            yield make
 
 
 @dataclass(frozen=True)
@@ -78,8 +74,6 @@ class Processes:
         Raises:
             MeasurementError: in the middle, if a worker dies.
         """
-        before = {name: os.environ.get(name) for name in _ONE_THREAD}
-        os.environ.update(_ONE_THREAD)
         pool = ProcessPoolExecutor(self.workers, multiprocessing.get_context("spawn"), _start_worker, (_search_path(),))
         remote = functools.partial(_make_remote, absolute_reference(self.reference), experiment.name)
 
@@ -94,15 +88,12 @@ class Processes:
                     fix="use fewer workers if memory ran out; run the study again: it goes on where it stopped",
                 ) from error
 
-        try:
-            yield make
-        finally:
-            pool.shutdown(cancel_futures=True)
-            for name, value in before.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
+        # Workers start when they are first needed, with the environment of that moment.
+        with single_thread():
+            try:
+                yield make
+            finally:
+                pool.shutdown(cancel_futures=True)
 
 
 @dataclass(frozen=True)
@@ -130,8 +121,7 @@ class RayWorkers:
             MissingExtraError: if Ray is not installed.
         """
         try:
-            import ray
-            import ray.exceptions
+            ray: Any = importlib.import_module("ray")
         except ImportError as error:
             raise MissingExtraError("ray", extra="study", needed_for="RayWorkers") from error
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone unless asked for
@@ -139,7 +129,7 @@ class RayWorkers:
         if not connected:
             where: dict[str, Any] = {"num_cpus": self.workers} if self.address is None else {"address": self.address}
             ray.init(**where, include_dashboard=False, log_to_driver=False, configure_logging=False)
-        task: Any = ray.remote(num_cpus=1, max_retries=2, runtime_env={"env_vars": _ONE_THREAD})(_make_remote)
+        task: Any = ray.remote(num_cpus=1, max_retries=2, runtime_env={"env_vars": ONE_THREAD})(_make_remote)
         reference, path = absolute_reference(self.reference), _search_path()
 
         def make(runs: list[Run]) -> Iterator[tuple[int, Outcome]]:
@@ -179,8 +169,7 @@ def _make_remote(reference: str, name: str, run: dict[str, Any], path: Iterable[
         return f"a worker cannot load {reference}: {error}"
     if experiment.name != name:
         return f"{reference} is the experiment {experiment.name!r} in a worker, here it is {name!r}"
-    with single_thread():
-        return execute(experiment, Run.from_dict(run))
+    return execute(experiment, Run.from_dict(run))
 
 
 def _outcome(answer: Outcome | str) -> Outcome:

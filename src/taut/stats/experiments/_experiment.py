@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -144,27 +142,3 @@ def execute(experiment: Experiment, run: Run) -> Outcome:
     except Exception as failure:
         score, error = math.nan, f"{type(failure).__name__}: {failure}"[:500]
     return Outcome(score if error is None else None, round(time.perf_counter() - start, 6), error)
-
-
-@contextlib.contextmanager
-def single_thread() -> Iterator[None]:
-    """One thread for torch and for the BLAS libraries that threadpoolctl knows, if these are loaded.
-
-    The order of a parallel sum changes its last bits; with one thread equal seeds give equal bits in every process.
-    """
-    torch: Any = sys.modules.get("torch")
-    threads = torch.get_num_threads() if torch is not None else 0
-    try:
-        from threadpoolctl import threadpool_limits
-    except ImportError:
-        limits = contextlib.nullcontext()
-    else:
-        limits = threadpool_limits(1)
-    with limits:
-        try:
-            if torch is not None:
-                torch.set_num_threads(1)
-            yield
-        finally:
-            if torch is not None:
-                torch.set_num_threads(threads)

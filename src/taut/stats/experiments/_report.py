@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -181,6 +183,25 @@ def summarise(store: StudyStore) -> StudyReport:
         scores=scores,
         errors=tuple(str(one.error) for one in failed[:5]),
     )
+
+
+def score_rows(store: StudyStore) -> list[dict[str, str | float]]:
+    """The scores as rows that `taut compare` reads: one for every run that was scored on the test set.
+
+    Equal `seed`s mean equal seeds of every source, so that two studies of equal seed and parts can be paired by it.
+    """
+    parts: dict[str, str] = {}
+    for (label, _, _), identity in store.roles.items():
+        parts.setdefault(identity, label)
+    rows: list[dict[str, str | float]] = []
+    for identity, part in parts.items():
+        outcome = store.outcomes.get(identity)
+        if outcome is not None and outcome.score is not None:
+            run = store.runs[identity]
+            drawn = json.dumps([run["seeds"], run["repeat"]], sort_keys=True)
+            seed = hashlib.sha256(drawn.encode()).hexdigest()[:12]
+            rows.append({"part": part, "seed": f"s{seed}", "score": outcome.score})
+    return rows
 
 
 def _tables(store: StudyStore) -> dict[str, list[list[float | None]]]:

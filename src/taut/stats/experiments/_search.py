@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -184,7 +185,7 @@ class OptunaSearch:
         """
         _check(space)
         try:
-            import optuna
+            optuna: Any = importlib.import_module("optuna")
         except ImportError as error:
             raise MissingExtraError("optuna", extra="study", needed_for="OptunaSearch") from error
         before = optuna.logging.get_verbosity()
