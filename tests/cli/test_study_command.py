@@ -74,7 +74,7 @@ def test_two_studies_of_equal_seed_are_compared_in_pairs(study_file: Path, tmp_p
     verdict = json.loads(compared.stdout)
     assert verdict["paired"] is True
     assert verdict["sizes"] == [60, 60]
-    assert verdict["wins"] == 60
+    assert verdict["wins"] == 1
 
 
 def test_ctrl_c_ends_with_130_and_says_how_to_go_on(tmp_path: Path) -> None:
