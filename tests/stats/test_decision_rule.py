@@ -61,10 +61,12 @@ def test_the_recommended_rule_holds_its_error_for_every_number_of_runs(n: int) -
     order = {"B better": 0, "cannot decide": 1, "not significant": 1, "A better": 3}
     ranks = [order.get(verdict, 2 if 2 * wins > n else 0.5) for wins, verdict in enumerate(verdicts)]
     assert ranks == sorted(ranks)  # one more win never speaks against A
-    for wins in range(n + 1):
-        low, high = recommended(wins, n, 0.05)
+    ends = [recommended(wins, n, 0.05) for wins in range(n + 1)]
+    for wins, (low, high) in enumerate(ends):
         assert 0 <= low < high <= 1
         assert (low > 0.5) == (binom.sf(wins - 1, n, 0.5) <= 0.025)
+    upper = [high for low, high in ends if low > 0.5]
+    assert upper == sorted(upper)  # whatever gamma is
 
 
 @pytest.mark.parametrize(
@@ -111,6 +113,18 @@ def test_ties_keep_the_interval_and_the_sign_test_together() -> None:
         untied = 29 - ties
         low, _ = recommended(wins, 29, 0.05, ties) if untied else (0.5, 0.5)
         assert (low > 0.5) == (untied > 0 and binom.sf(wins - 1, untied, 0.5) <= 0.025)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("n", [12, 29, 40])
+def test_the_recommended_rule_holds_its_error_with_ties(n: int, share: float) -> None:
+    wrong = 0.0
+    for ties in range(n + 1):
+        untied = n - ties
+        for wins in range(untied + 1):
+            if decide(wins, n, ties=ties, method="recommended") not in ("not significant", "cannot decide"):
+                wrong += float(binom.pmf(ties, n, share)) * comb(untied, wins) / 2**untied
+    assert wrong <= 0.05
 
 
 @pytest.mark.parametrize("correlation", [0.01, 0.1, 0.5, 0.9])
