@@ -126,7 +126,7 @@ def make_study() -> Study:
     k, repetitions = (max(2, round(scale * count)) for count in (50, 20))
     search = RandomSearch(k)
     parts = (
-        VarianceBySource(k, noise=3),
+        VarianceBySource(k, noise=3, search=search, searches=k),
         IdealEstimator(k, search),
         *(FixedHyperparameterEstimator(k, search, vary, repetitions) for vary in ("init", "data", "all")),
     )

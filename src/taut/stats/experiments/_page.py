@@ -10,6 +10,7 @@ from taut.stats.experiments._report import EstimatorSummary, SourceVariance, Stu
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a;
        background: #fff; }
+figure { margin: 1rem 0; } figcaption { font-weight: 600; }
 table { border-collapse: collapse; width: 100%; } caption { text-align: left; font-weight: 600; padding: .5rem 0; }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid #ccc; text-align: right; }
 th:first-child, td:first-child { text-align: left; }
@@ -62,7 +63,8 @@ def _bars(rows: list[tuple[str, Interval]], title: str) -> str:
     height = _ROW * len(rows) + 30
     scale = (_WIDTH - _LABELS - 20) / largest
     drawn = [
-        f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(title)}"><title>{escape(title)}</title>'
+        f"<figure><figcaption>{escape(title)}</figcaption>"
+        f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(title)}">'
     ]
     for index, (name, one) in enumerate(rows):
         middle = index * _ROW + _ROW / 2
@@ -79,7 +81,7 @@ def _bars(rows: list[tuple[str, Interval]], title: str) -> str:
     foot = height - 8
     drawn.append(
         f'<text x="{_LABELS}" y="{foot}">0</text>'
-        f'<text x="{_WIDTH - 20}" y="{foot}" text-anchor="end">{largest:.4g}</text></svg>'
+        f'<text x="{_WIDTH - 20}" y="{foot}" text-anchor="end">{largest:.4g}</text></svg></figure>'
     )
     return "".join(drawn)
 

@@ -112,17 +112,15 @@ class _Driver:
         study = self._study
         steps = side_by_side([part.steps(study.experiment, study.seed) for part in study.parts])
         scores: list[float | None] | None = None
-        try:
-            while True:
+        while True:
+            try:
                 requests = next(steps) if scores is None else steps.send(scores)
-                scores = self._answer(requests)
-        except StopIteration:
-            return
-        except MeasurementError as error:
-            errors = [one.error for one in self._store.outcomes.values() if one.error is not None]
-            if not errors:
-                raise
-            raise MeasurementError(f"{error.message}; the last one with {errors[-1]}", fix=error.fix) from error
+            except StopIteration:
+                return
+            except MeasurementError as error:  # a search of which every fit failed
+                failed = [one.error for one in self._store.outcomes.values() if one.error is not None]
+                raise MeasurementError(f"{error.message}; the last one with {failed[-1]}", fix=error.fix) from error
+            scores = self._answer(requests)
 
     def _answer(self, requests: list[Request]) -> list[float | None]:
         identities = [request.run.identity(self._study.experiment.name) for request in requests]
