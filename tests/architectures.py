@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch.nn.functional as functional
 from torch import nn
 from torch._higher_order_ops import while_loop
 from torch.export import Dim
+
+from taut.graph import Graph, capture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -294,3 +297,9 @@ def example(name: str, size: int | None = None) -> tuple[Any, ...]:
     with torch.random.fork_rng():
         torch.manual_seed(1)
         return architecture.inputs(architecture.sizes[0] if size is None else size)
+
+
+@functools.cache
+def captured(name: str) -> Graph:
+    """The graph of an architecture, captured once a process for all rooms."""
+    return capture(build(name), example(name), dynamic_shapes=ARCHITECTURES[name].dynamic_shapes)

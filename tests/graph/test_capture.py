@@ -178,6 +178,11 @@ def test_no_operations_are_dropped_and_normalisation_has_one_form() -> None:
         assert ops == ["aten.batch_norm.default", "aten.reshape.default"]
 
 
+def test_a_norm_without_running_statistics_takes_those_of_the_batch() -> None:
+    norm, x = nn.BatchNorm2d(3, track_running_stats=False), torch.randn(2, 3, 4, 4)
+    torch.testing.assert_close(Interpreter(capture(norm, (x,)))(x), norm(x), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("name", ["attention", "detector"])
 def test_an_exported_program_gives_the_same_graph_as_its_module(name: str, captured: Callable[[str], Graph]) -> None:
     from architectures import ARCHITECTURES

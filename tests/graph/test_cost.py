@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from taut.errors import GraphError
 from taut.graph import (
     Builder,
     Graph,
@@ -123,3 +124,11 @@ def test_a_loop_of_unknown_length_counts_once_and_says_so(graph: Graph) -> None:
     cost: OperationCost = graph_cost(graph)
     assert not cost.exact
     assert cost.macs == 8**3
+
+
+def test_shapes_that_an_operator_cannot_take_are_named() -> None:
+    builder = Builder()
+    scalar = builder.input("x", TensorType((), torch.float32))
+    graph = builder.finish(builder.add("aten.mm.default", scalar, scalar, outputs=builder.value_type(scalar)))
+    with pytest.raises(GraphError, match=r"%1 aten\.mm\.default has arguments of shapes"):
+        graph_cost(graph)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._sympy.functions import CeilDiv, FloorDiv, Mod, Where
 
-from taut.errors import ArgumentError, GraphError
+from taut.errors import ArgumentError, ArtefactError, GraphError
 from taut.graph import evaluate
 from taut.graph._expressions import decode_expression, encode_expression
 from taut.graph._symbols import Translation, evaluate_number, symbol
@@ -96,3 +96,15 @@ def test_a_fraction_is_no_size() -> None:
     with pytest.raises(ArgumentError, match="is an integer"):
         evaluate(symbol("s0") / 2, {"s0": 3})
     assert evaluate(symbol("s0") / 2, {"s0": torch.Size([4])[0]}) == 2
+
+
+@pytest.mark.parametrize("text", ['["+", "s0", true]', '["*", ["<", "s0", 3], 2]', '["max", ["not", true], "s0"]'])
+def test_arithmetic_on_truth_values_is_refused(text: str) -> None:
+    with pytest.raises(ArtefactError, match="of a truth value"):
+        decode_expression(json.loads(text))
+
+
+def test_a_selection_without_a_case_is_an_error_of_the_sizes() -> None:
+    s0 = symbol("s0")
+    with pytest.raises(ArgumentError, match="is defined"):
+        evaluate(sympy.Piecewise((s0, s0 < 3)), {"s0": 4})

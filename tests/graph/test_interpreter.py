@@ -316,7 +316,7 @@ def test_a_size_that_no_input_tells_is_refused_before_any_call() -> None:
     x = builder.input("x", size)
     symbols = {"s0": SymbolRange(2, 9), "s1": SymbolRange(2, 9)}
     graph = builder.finish(builder.add("aten.relu.default", x, outputs=size), symbols=symbols)
-    with pytest.raises(GraphError, match="uses the symbol s[01], which no input's size tells"):
+    with pytest.raises(GraphError, match=r"uses the symbol s[01], which no input's size tells"):
         Interpreter(graph)
 
 

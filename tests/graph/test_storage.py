@@ -233,7 +233,7 @@ def test_a_full_disk_leaves_the_old_files_whole(saved: tuple[Path, Path], monkey
 
 
 def test_a_missing_folder_is_a_storage_error(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="could not be written"):
+    with pytest.raises(StorageError, match="cannot be written"):
         save_graph(small_graph(), tmp_path / "none" / "g.json", tmp_path / "none" / "g.safetensors")
 
 

@@ -71,6 +71,11 @@ SYMBOLIC = TensorType((symbol("s0"),), torch.float32)
         (graph_of(guards=(Guard(sympy.Eq(symbol("s3"), 1)),)), "symbol s3"),
         (graph_of(symbols={"s0": SymbolRange(5, 4)}), "empty range"),
         (graph_of(call("aten.neg.default", X, outputs=(TensorType((-1,), torch.float32),))), "dimension of -1"),
+        (graph_of(call("aten.neg.default", X, outputs=(TensorType((True,), torch.float32),))), "dimension of True"),
+        (
+            graph_of(call("aten.batch_norm.default", X, None, None, X, X, True, 0.1, 1e-5, True)),
+            "writes to its running statistics",
+        ),
         (
             graph_of(call("aten.neg.default", X, outputs=(TensorType((4,), torch.float32, "channels_last"),))),
             "1 dimensions in channels_last",

@@ -46,13 +46,17 @@ def documented_options(command: str) -> set[str]:
     return set(re.findall(r"`(--[\w-]+)", " ".join(names)))
 
 
-@pytest.mark.parametrize("command", ["optimize", "run", "report", "inspect", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["optimize", "run", "report", "inspect", "compare", "doctor", "study run", "study report"]
+)
 def test_the_page_lists_exactly_the_options_there_are(command: str) -> None:
     from taut.cli._app import app
 
-    parsed = get_command(app).commands[command]  # pyright: ignore[reportAttributeAccessIssue]
-    real = {option for parameter in parsed.params for option in parameter.opts if option.startswith("--")}
-    assert documented_options(command) == real - {"--help"}
+    parsed = get_command(app)
+    for word in command.split():
+        parsed = parsed.commands[word]  # pyright: ignore[reportAttributeAccessIssue]
+    names = [name for parameter in parsed.params for name in (*parameter.opts, *parameter.secondary_opts)]
+    assert documented_options(command) == {name for name in names if name.startswith("--")} - {"--help"}
 
 
 def test_the_page_lists_exactly_the_exit_codes_there_are() -> None:

@@ -49,6 +49,15 @@ def test_an_output_outlives_its_inputs_and_is_an_ordinary_tensor(reading: str) -
     assert torch.equal(outputs[0].add_(1).view(20, 3), (copies[0] + 1).view(20, 3))
 
 
+def test_what_no_kernel_is_registered_for_is_refused_as_well() -> None:
+    packed, scales = pack_int8_linear(torch.randn(20, 10))
+    nested = torch.nested.as_nested_tensor([torch.randn(2, 10)], layout=torch.jagged)
+    with pytest.raises(KernelError, match="x: is a nested"):
+        int8_linear(nested, packed, scales)
+    with pytest.raises(KernelError, match="activation: is a int"):
+        int8_linear(torch.randn(3, 10), packed, scales, activation=3)  # pyright: ignore[reportArgumentType]
+
+
 def misaligned() -> torch.Tensor:
     return torch.frombuffer(bytearray(121), dtype=torch.float32, offset=1, count=30).view(3, 10)
 

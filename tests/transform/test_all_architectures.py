@@ -5,15 +5,10 @@ from by_hand import signal_to_noise
 from torch.utils import _pytree as pytree
 
 import architectures
-from taut.graph import Graph, Interpreter, capture, infer_types
+from taut.graph import Graph, Interpreter, infer_types
 from taut.transform import PASSES
 
 _OPTIONS = {"int8_linear": {"minimum_features": 1}}
-
-
-def _capture(name: str) -> Graph:
-    entry = architectures.ARCHITECTURES[name]
-    return capture(architectures.build(name), architectures.example(name), dynamic_shapes=entry.dynamic_shapes)
 
 
 _SIZES = 2  # the captured one and another
@@ -38,7 +33,7 @@ def _named(name: str) -> object:
 
 @pytest.mark.parametrize("name", [_named(name) for name in sorted(architectures.ARCHITECTURES)])
 def test_passes_hold_on(name: str) -> None:
-    graph = _capture(name)
+    graph = architectures.captured(name)
     stacked, quality = graph, 100.0
     for entry in PASSES.values():
         options = _OPTIONS.get(entry.name, {})

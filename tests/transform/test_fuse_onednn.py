@@ -141,6 +141,22 @@ def test_additions_that_the_operator_lacks_stay(body):
     assert_same(graph, after, normal(2, 4, 5, 5))
 
 
+def test_an_addition_after_a_grouped_convolution_stays():
+    # ATen's stand-in for the fusion that oneDNN lacks there knows no bfloat16.
+    def body(builder, x):
+        weight = builder.constant(normal(4, 1, 3, 3), "w")
+        y = call(builder, "aten.conv2d.default", x, weight, None, (1, 1), (1, 1), (1, 1), 4)
+        return call(builder, "aten.relu.default", call(builder, "aten.add.Tensor", y, x))
+
+    graph = by_hand(body, (2, 4, 5, 5))
+    after = CONVOLUTION.apply(graph).graph
+    assert computing(after) == [UNARY, "aten.add.Tensor", "aten.relu.default"]
+    assert_same(graph, after, normal(2, 4, 5, 5))
+    x = normal(2, 4, 5, 5)
+    half = CONVOLUTION.apply(get_pass("bfloat16").apply(graph).graph).graph
+    assert torch.allclose(Interpreter(half)(x), Interpreter(graph)(x), rtol=0.05, atol=0.05)
+
+
 def test_after_an_addition_only_relu_is_fused():
     def body(builder, x):
         return call(builder, "aten.sigmoid.default", call(builder, "aten.add.Tensor", x, convolution(builder, x)))

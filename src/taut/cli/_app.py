@@ -9,11 +9,13 @@ import traceback
 
 import typer
 
+from taut.cli._compare import compare
 from taut.cli._doctor import doctor
 from taut.cli._inspect import inspect
 from taut.cli._optimize import optimize
 from taut.cli._report import report
 from taut.cli._run import run
+from taut.cli._study import study
 from taut.cli._text import printable
 from taut.errors import Interrupted, TautError
 
@@ -36,8 +38,9 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
         raise typer.Exit
 
 
-for command in (optimize, inspect, run, report, doctor):
+for command in (optimize, inspect, run, report, compare, doctor):
     app.command()(command)
+app.add_typer(study, name="study")
 
 
 def main() -> None:
