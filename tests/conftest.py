@@ -7,6 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A busy host is no failure, and CI tries the same examples each time; elsewhere they vary.
+settings.register_profile(
+    "taut", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=bool(os.environ.get("CI"))
+)
+settings.load_profile("taut")
 
 
 @pytest.fixture(autouse=True, scope="session")
