@@ -109,8 +109,7 @@ class Search:
         if self.settings.wants(THREADS):
             self._choose_threads()
         self._prove()
-        for name in self.settings.peers:
-            self._measure_peer(name)
+        self._measure_peers()
 
     def replay(self, steps: Steps, threads: int) -> None:
         """Apply a given recipe without searching, then prove it."""
@@ -124,6 +123,7 @@ class Search:
         settled = tuple((change.pass_name, plain_options(change)) for change in changes)
         self.incumbent = Incumbent(graph, settled, min(threads, available_cores()))
         self._prove()
+        self._measure_peers()
 
     # Baseline
 
@@ -326,6 +326,10 @@ class Search:
         if not later:
             return "Another technique leaves it nothing to do"
         return f"On top of {', '.join(later[-1].on_top_of[1:])}: {later[-1].reason}"
+
+    def _measure_peers(self) -> None:
+        for name in self.settings.peers:
+            self._measure_peer(name)
 
     def _measure_peer(self, name: str) -> None:
         self._say(f"measuring the peer {name}")
