@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from taut.errors import ArgumentError, StorageError
@@ -57,3 +57,22 @@ def check_new(path: Path, argument: str) -> None:
         raise ArgumentError(argument, str(path), expected="a file that does not exist yet", fix="choose another name")
     if not path.absolute().parent.is_dir():
         raise StorageError(f"{argument} {path}: no such folder {path.parent}", fix="create it, or choose another")
+
+
+def check_distinct(paths: Mapping[str, Path | None]) -> None:
+    """Refuse two outputs that are one file.
+
+    Args:
+        paths: the path of each option, None where it is not given.
+
+    Raises:
+        ArgumentError: naming the second of them.
+    """
+    seen: dict[Path, str] = {}
+    for argument, path in paths.items():
+        if path is None:
+            continue
+        place = path.absolute()
+        if place in seen:
+            raise ArgumentError(argument, str(path), expected=f"another file than {seen[place]}")
+        seen[place] = argument

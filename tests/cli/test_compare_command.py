@@ -205,6 +205,9 @@ def test_bad_calls_are_named(folder) -> None:
     with pytest.raises(ArgumentError, match="--svg"):
         call("short.csv", "long.csv", "--svg", "o.svg")
     assert (folder / "o.svg").read_text() == "precious"
+    with pytest.raises(ArgumentError, match="another file than --html"):
+        call("short.csv", "long.csv", "--html", "one", "--svg", "./one")
+    assert not (folder / "one").exists()
 
 
 def test_one_run_cannot_decide(folder) -> None:

@@ -222,3 +222,12 @@ def test_runs_are_paired_by_seed_whatever_their_order() -> None:
 def test_bad_seeds_are_named(seeds_a: list[int], seeds_b: list[int], message: str) -> None:
     with pytest.raises(DataError, match=message):
         pair_by_seed(seeds_a, [0.1, 0.2], seeds_b, [0.1, 0.2])
+
+
+def test_the_order_of_unpaired_runs_changes_no_bit() -> None:
+    generator = np.random.default_rng(5)
+    for _ in range(50):
+        a, b = generator.normal(0.5, 1, 21).round(1), generator.normal(0, 1, 17).round(1)
+        found = outperformance(a, b, paired=False)
+        again = outperformance(generator.permutation(a), generator.permutation(b), paired=False)
+        assert again.to_dict() == found.to_dict()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from taut._files import check_new, write_whole
+from taut._files import check_distinct, check_new, write_whole
 from taut.cli._json import check_json, write_json
 from taut.errors import ArgumentError, DataError
 
@@ -23,10 +23,10 @@ def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="CSV or JSON file with the scores of A")],
     b: Annotated[str, typer.Argument(metavar="B", help="the same for B")],
     metric: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Column of the scores [default: the only one with numbers].")
+        str | None, typer.Option(metavar="COLUMN", help="Column of the scores (default: the only one with numbers).")
     ] = None,
     seed: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Column of the seeds [default: seed, where there is one].")
+        str | None, typer.Option(metavar="COLUMN", help="Column of the seeds (default: seed, where there is one).")
     ] = None,
     table: Annotated[
         Path | None, typer.Option("--from", metavar="FILE", help="One file with both; A and B are names in it.")
@@ -36,7 +36,7 @@ def compare(
     ] = "system",
     paired: Annotated[
         bool | None,
-        typer.Option("--paired/--unpaired", help="Compare run by run [default: by seed, where both have seeds]."),
+        typer.Option("--paired/--unpaired", help="Compare run by run (default: by seed, where both have seeds)."),
     ] = None,
     gamma: Annotated[float, typer.Option(help="The least P(A>B) that is worth a change.")] = 0.75,
     alpha: Annotated[float, typer.Option(help="Probability to err where there is no difference.")] = 0.05,
@@ -45,16 +45,21 @@ def compare(
     ] = 0.0,
     lower_is_better: Annotated[bool, typer.Option("--lower-is-better", help="The scores are losses or times.")] = False,
     json_path: Annotated[
-        str | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON; - is standard output.")
+        str | None,
+        typer.Option(
+            "--json", metavar="FILE", help="Write the figures as JSON to this new file; - is standard output."
+        ),
     ] = None,
     html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a page with the picture to this file.")
+        Path | None, typer.Option(metavar="FILE", help="Write a page with the picture to this new file.")
     ] = None,
     svg: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the picture to this new file.")] = None,
 ) -> None:
     """Decide whether A is better than B from the scores of repeated runs, and say how many runs are missing."""
     if json_path is not None:
         check_json(json_path)
+    as_file = Path(json_path) if json_path not in (None, "-") else None
+    check_distinct({"--json": as_file, "--html": html, "--svg": svg})
     for option, path in (("--html", html), ("--svg", svg)):
         if path is not None:
             check_new(path, option)

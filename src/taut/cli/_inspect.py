@@ -28,7 +28,7 @@ def inspect(
         list[str] | None,
         typer.Option(help="Shape of an input, e.g. 1x3x224x224 or 8x128:int64; repeat it for each input."),
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads within one operator [default: torch's].")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads within one operator (default: torch's).")] = None,
     top: Annotated[int, typer.Option(min=1, help="Show that many operations, the slowest ones.")] = 20,
     json_path: Annotated[
         str | None, typer.Option("--json", metavar="FILE", help="Write every operation as JSON; - is standard output.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from taut._files import check_new, write_whole
+from taut._files import check_distinct, check_new, write_whole
 from taut.cli._json import check_json, write_json
 from taut.errors import ArgumentError
 
@@ -64,6 +64,8 @@ def study_report(
     """Show which source of variation moves the score, and what each estimator is worth."""
     if json is not None:
         check_json(str(json))
+    as_file = json if json is not None and str(json) != "-" else None
+    check_distinct({"--json": as_file, "--html": html, "--scores": scores})
     for option, path in (("--html", html), ("--scores", scores)):
         if path is not None:
             check_new(path, option)

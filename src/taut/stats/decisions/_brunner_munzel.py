@@ -40,8 +40,9 @@ class Superiority:
 
 def superiority(a: np.ndarray, b: np.ndarray) -> Superiority:
     """Count all pairs of a, shape (n,), and b, shape (m,), through sorting."""
-    a_below, a_upto = (np.searchsorted(np.sort(b), a, side=side) / len(b) for side in ("left", "right"))
-    b_below, b_upto = (np.searchsorted(np.sort(a), b, side=side) / len(a) for side in ("left", "right"))
+    a, b = np.sort(a), np.sort(b)  # equal scores in another order give equal bits
+    a_below, a_upto = (np.searchsorted(b, a, side=side) / len(b) for side in ("left", "right"))
+    b_below, b_upto = (np.searchsorted(a, b, side=side) / len(a) for side in ("left", "right"))
     from_a = float(np.var((a_below + a_upto) / 2, ddof=1)) / len(a)
     from_b = float(np.var((b_below + b_upto) / 2, ddof=1)) / len(b)
     variance, freedom = from_a + from_b, float(len(a) + len(b) - 2)
