@@ -67,7 +67,7 @@ def resolve(op: str) -> torch._ops.OpOverload:
     """The torch operator of that name, if a graph may hold it.
 
     Args:
-        op: "aten.<name>.<overload>", or "taut.<name>.<overload>" for an operator of `taut.kernels`.
+        op: "aten.<name>.<overload>", or "taut.<name>.<overload>" for an operator of `taut.kernels` or `taut.numerics`.
 
     Raises:
         GraphError: if the operator is unknown, writes to its inputs, or touches files or raw storage.
@@ -78,7 +78,8 @@ def resolve(op: str) -> torch._ops.OpOverload:
     namespace, name, overload = match.groups()
     private = name.startswith("_") and name not in _PRIVATE
     if namespace == "taut":
-        import taut.kernels  # noqa: F401 - registers the operators
+        import taut.kernels
+        import taut.numerics  # noqa: F401 - registers the operators
     elif op not in FUSED_OPERATORS and (namespace == "mkldnn" or private or _DENIED.fullmatch(name)):
         raise GraphError(f"operator {op} may not stand in a graph", expected="a functional ATen operator")
     try:

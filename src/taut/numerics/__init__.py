@@ -1,0 +1,1 @@
+"""Number formats as integer-exact codecs: what a tensor is stored as, to the byte."""
