@@ -63,4 +63,5 @@ NB_MODULE(_native, module) {
     module.def("bind_tensor_type", &taut::bind_tensor_type, nb::arg("tensor_type"), nb::arg("exchange"));
     taut::bind_int8_linear(module);
     taut::bind_peaks(module);
+    taut::bind_vector_linear(module);
 }

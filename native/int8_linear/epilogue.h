@@ -58,7 +58,7 @@ inline void finish_row(const Int8LinearTile& tile, int row, const std::int32_t* 
     if (channel < tile.channels) finish_vector<V, false>(tile, channel, tile.channels - channel, row_scale, sums, y);
 }
 
-// Scale of a row whose largest magnitude has the bits `magnitude`, and its reciprocal for quantising. A row holding
+// Scale of a row whose largest magnitude has the bits `magnitude` and becomes `most`, and its reciprocal for quantising. A row holding
 // NaN or infinity gets scale NaN, so that its outputs are NaN; a row below 2^-100 counts as zero, because the
 // reciprocal of its scale could overflow.
 struct RowScale {
@@ -67,13 +67,13 @@ struct RowScale {
 };
 
 template <class V>
-inline RowScale row_scale(std::uint32_t magnitude) {
+inline RowScale row_scale(std::uint32_t magnitude, float most = 127.0f) {
     constexpr std::uint32_t infinity_bits = 0x7f800000u;
     constexpr std::uint32_t smallest_bits = (127u - 100u) << 23;
     if (magnitude >= infinity_bits) return {__builtin_nanf(""), 0.0f};
     if (magnitude < smallest_bits) return {0.0f, 0.0f};
     const float amax = __builtin_bit_cast(float, magnitude);
-    return {amax / 127.0f, 127.0f / amax};
+    return {amax / most, most / amax};
 }
 
 }  // namespace taut

@@ -1,4 +1,4 @@
-"""Native kernels: instruction-set dispatch, int8 linear layers and the host's peak rates.
+"""Native kernels: instruction-set dispatch, linear layers with int8 and 4-bit weights, and the host's peak rates.
 
 Importing this room registers `torch.ops.taut.*`.
 """
@@ -6,6 +6,7 @@ Importing this room registers `torch.ops.taut.*`.
 from taut.kernels._int8_linear import MAX_IN_FEATURES, int8_linear, pack_int8_linear
 from taut.kernels._isa import active_isa, available_isas, force
 from taut.kernels._peaks import measure_peaks
+from taut.kernels._vector_linear import pack_vector_linear, vector_linear
 
 __all__ = [
     "MAX_IN_FEATURES",
@@ -15,4 +16,6 @@ __all__ = [
     "int8_linear",
     "measure_peaks",
     "pack_int8_linear",
+    "pack_vector_linear",
+    "vector_linear",
 ]
