@@ -11,6 +11,8 @@ namespace {
 
 // A chunk of quantised rows stays in the second-level cache while a thread's weights pass by once.
 constexpr std::int64_t chunk_bytes = 512 * 1024;
+// With weights to expand, fewer and larger chunks win, because each expands them all; this is with the expanded panel.
+constexpr std::int64_t expanding_chunk_bytes = 1100 * 1024;
 // Below this work per thread, waking another thread costs more than it gives.
 constexpr std::int64_t multiply_adds_per_thread = 1 << 21;
 
@@ -33,7 +35,7 @@ class Job {
           by_rows_(call.rows >= threads * least_chunk_ || blocks_ < threads * kernels.tile_blocks),
           threads_(useful_threads(threads)),
           chunk_rows_(std::min(by_rows_ ? ceil_div(call.rows, threads_) : call.rows,
-                               std::max(least_chunk_, chunk_bytes / x_stride_))) {}
+                               std::max(least_chunk_, most_chunk_bytes() / x_stride_))) {}
 
     void run() {
         static thread_local AlignedBuffer buffer;
@@ -55,6 +57,10 @@ class Job {
         const std::int64_t parts = by_rows_ ? ceil_div(call_.rows, kernels_.tile_rows) : blocks_;
         return static_cast<int>(
             std::clamp<std::int64_t>(std::min(work / multiply_adds_per_thread, parts), 1, threads));
+    }
+
+    std::int64_t most_chunk_bytes() const {
+        return kernels_.expand == nullptr ? chunk_bytes : expanding_chunk_bytes - panel_bytes();
     }
 
     std::int64_t panel_bytes() const { return kernels_.expand == nullptr ? 0 : kernels_.tile_blocks * panel_stride_; }

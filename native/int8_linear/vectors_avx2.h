@@ -8,7 +8,7 @@
 namespace taut {
 namespace {
 
-__m256i lane_mask(int count) {
+inline __m256i lane_mask(int count) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
@@ -64,7 +64,7 @@ void for_each_vector(const void* x, Element element, std::int64_t begin, std::in
     if (k < end) body(k, load_values<false>(x, element, k, static_cast<int>(end - k)));
 }
 
-std::uint32_t largest_magnitude(const void* x, Element element, std::int64_t begin, std::int64_t end) {
+inline std::uint32_t largest_magnitude(const void* x, Element element, std::int64_t begin, std::int64_t end) {
     __m256i largest = _mm256_setzero_si256();
     for_each_vector(x, element, begin, end, [&](std::int64_t, __m256 value) {
         const __m256i bits = _mm256_and_si256(_mm256_castps_si256(value), _mm256_set1_epi32(0x7fffffff));

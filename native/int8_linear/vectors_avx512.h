@@ -8,7 +8,7 @@
 namespace taut {
 namespace {
 
-__mmask16 lane_mask(int count) { return static_cast<__mmask16>((1u << count) - 1u); }
+inline __mmask16 lane_mask(int count) { return static_cast<__mmask16>((1u << count) - 1u); }
 
 struct Vector {
     using Float = __m512;
@@ -53,7 +53,7 @@ void for_each_vector(const void* x, Element element, std::int64_t begin, std::in
     if (k < end) body(k, load_values<false>(x, element, k, static_cast<int>(end - k)));
 }
 
-std::uint32_t largest_magnitude(const void* x, Element element, std::int64_t begin, std::int64_t end) {
+inline std::uint32_t largest_magnitude(const void* x, Element element, std::int64_t begin, std::int64_t end) {
     __m512i largest = _mm512_setzero_si512();
     for_each_vector(x, element, begin, end, [&](std::int64_t, __m512 value) {
         const __m512i bits = _mm512_and_si512(_mm512_castps_si512(value), _mm512_set1_epi32(0x7fffffff));

@@ -29,7 +29,7 @@ struct Vector {
     }
 };
 
-std::uint32_t load_bits(const void* x, Element element, std::int64_t index) {
+inline std::uint32_t load_bits(const void* x, Element element, std::int64_t index) {
     if (element == Element::float32) {
         std::uint32_t bits;
         std::memcpy(&bits, static_cast<const char*>(x) + 4 * index, 4);
@@ -40,7 +40,7 @@ std::uint32_t load_bits(const void* x, Element element, std::int64_t index) {
     return static_cast<std::uint32_t>(half) << 16;
 }
 
-std::uint32_t largest_magnitude(const void* x, Element element, std::int64_t begin, std::int64_t end) {
+inline std::uint32_t largest_magnitude(const void* x, Element element, std::int64_t begin, std::int64_t end) {
     std::uint32_t magnitude = 0;
     for (std::int64_t k = begin; k < end; ++k) {
         const std::uint32_t bits = load_bits(x, element, k) & 0x7fffffffu;

@@ -36,21 +36,10 @@ static inline constexpr std::int64_t block_bytes(std::int64_t vectors) {
     return (vectors + span_vectors - 1) / span_vectors * scale_bytes + vectors * vector_bytes;
 }
 
-struct VectorLinearKernels {
-    // Quantises one row of x as Inputs::vsq4 to the layout that the tile of int8_linear reads; returns gamma.
-    float (*quantise)(const void* x, Element element, std::int64_t depth, std::int64_t groups, std::uint8_t* out);
-    // Writes one block in the layout of int8_linear.
-    void (*expand)(const std::int8_t* block, std::int64_t groups, std::int8_t* out);
-    // For few rows: a tile that folds in registers, its largest number of rows, and up to how many rows of x it is
-    // faster than expanding. Null where there is none.
-    void (*tile)(const Int8LinearTile& tile) = nullptr;
-    int tile_rows = 0;
-    int few_rows = 0;
-};
-
-extern const VectorLinearKernels vector_linear_scalar;
-extern const VectorLinearKernels vector_linear_avx2;
-extern const VectorLinearKernels vector_linear_avx512_vnni;
+// What one instruction set uses for so many rows.
+Int8LinearKernels vector_linear_scalar(std::int64_t rows, Inputs inputs);
+Int8LinearKernels vector_linear_avx2(std::int64_t rows, Inputs inputs);
+Int8LinearKernels vector_linear_avx512_vnni(std::int64_t rows, Inputs inputs);
 
 // Computes the call with the active instruction set on at most `threads` threads; sets `groups` and `block_stride`
 // itself.

@@ -49,6 +49,11 @@ void expand(const std::int8_t* block, std::int64_t groups, std::int8_t* out) {
 
 }  // namespace
 
-constinit const VectorLinearKernels vector_linear_scalar{quantise, expand};
+Int8LinearKernels vector_linear_scalar(std::int64_t, Inputs inputs) {
+    Int8LinearKernels kernels = int8_linear_scalar;
+    if (inputs == Inputs::vsq4) kernels.quantise = quantise;
+    kernels.expand = expand;
+    return kernels;
+}
 
 }  // namespace taut
