@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 
+#include "bindings/activation.h"
 #include "bindings/bindings.h"
 #include "bindings/kernel_error.h"
 #include "bindings/tensor_view.h"
@@ -18,14 +19,6 @@ namespace {
 
 // Releasing the interpreter lock takes longer than a call below this size.
 constexpr std::int64_t multiply_adds_to_release = 1 << 16;
-
-Activation parse_activation(std::string_view text) {
-    if (text == "none") return Activation::none;
-    if (text == "relu") return Activation::relu;
-    if (text == "gelu") return Activation::gelu;
-    throw KernelError("activation: got '" + std::string(text) + "'", "'none', 'relu' or 'gelu'",
-                      "apply other activations to the result");
-}
 
 // The shape tells the depth to a multiple of four; the first block's trailer tells it exactly.
 void require_depth(const Int8LinearCall& call, std::int64_t groups) {

@@ -1,75 +1,17 @@
 // AVX-512 VNNI: vpdpbusd multiplies unsigned by signed bytes, so x is stored with an offset of 128, and the sums start
 // at -128 times each channel's sum of weights to take it back. Sums wrap modulo 2^32 on the way, the result fits.
-#include <immintrin.h>
-
-#include "int8_linear/epilogue.h"
+#include "int8_linear/vector_avx512.h"
 
 namespace taut {
 namespace {
 
-__mmask16 lane_mask(int count) { return static_cast<__mmask16>((1u << count) - 1u); }
-
-struct Vector {
-    using Float = __m512;
-    static constexpr int width = 16;
-    static Float set(float value) { return _mm512_set1_ps(value); }
-    static Float load(const float* p) { return _mm512_loadu_ps(p); }
-    static Float load_part(const float* p, int count) { return _mm512_maskz_loadu_ps(lane_mask(count), p); }
-    static Float from_int(const std::int32_t* p) { return _mm512_cvtepi32_ps(_mm512_loadu_si512(p)); }
-    static Float add(Float a, Float b) { return _mm512_add_ps(a, b); }
-    static Float mul(Float a, Float b) { return _mm512_mul_ps(a, b); }
-    static Float fma(Float a, Float b, Float c) { return _mm512_fmadd_ps(a, b, c); }
-    static Float min(Float a, Float b) { return _mm512_min_ps(a, b); }
-    static Float max(Float a, Float b) { return _mm512_max_ps(a, b); }
-    static void store(float* p, Float value) { _mm512_storeu_ps(p, value); }
-    static void store_part(float* p, int count, Float value) { _mm512_mask_storeu_ps(p, lane_mask(count), value); }
-    static void store_bfloat16(std::uint16_t* p, int count, Float value) {
-        const __m512i bits = _mm512_castps_si512(value);
-        const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-        const __m512i sum = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
-        const __mmask16 nan = _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q);
-        const __m512i rounded = _mm512_mask_mov_epi32(_mm512_srli_epi32(sum, 16), nan, _mm512_set1_epi32(0x7fc0));
-        _mm256_mask_storeu_epi16(p, lane_mask(count), _mm512_cvtepi32_epi16(rounded));
-    }
-};
-
-template <bool full>
-__m512 load_values(const void* x, Element element, std::int64_t index, int count) {
-    if (element == Element::float32) {
-        const float* p = static_cast<const float*>(x) + index;
-        return full ? Vector::load(p) : Vector::load_part(p, count);
-    }
-    const auto* p = static_cast<const std::uint16_t*>(x) + index;
-    const __m256i half = _mm256_maskz_loadu_epi16(lane_mask(full ? Vector::width : count), p);
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
-}
-
-// Calls body(first index, vector) for each vector of the row; lanes past the depth are zero.
-template <class Body>
-void for_each_vector(const void* x, Element element, std::int64_t depth, const Body& body) {
-    std::int64_t k = 0;
-    for (; k + Vector::width <= depth; k += Vector::width) body(k, load_values<true>(x, element, k, Vector::width));
-    if (k < depth) body(k, load_values<false>(x, element, k, static_cast<int>(depth - k)));
-}
-
 float quantise(const void* x, Element element, std::int64_t depth, std::int64_t groups, std::uint8_t* out) {
-    __m512i largest = _mm512_setzero_si512();
-    for_each_vector(x, element, depth, [&](std::int64_t, __m512 value) {
-        const __m512i bits = _mm512_and_si512(_mm512_castps_si512(value), _mm512_set1_epi32(0x7fffffff));
-        largest = _mm512_max_epu32(largest, bits);
-    });
-    const RowScale scale = row_scale<Vector>(_mm512_reduce_max_epu32(largest));
+    const RowScale scale = measure(x, element, depth);
     if (scale.inverse == 0.0f) {
         __builtin_memset(out, 0x80, groups * group_depth);
-        return scale.scale;
+    } else {
+        quantise_values(x, element, depth, scale.inverse, out);  // the row's stride leaves room for a whole vector
     }
-    const __m512 inverse = _mm512_set1_ps(scale.inverse);
-    const __m128i offset = _mm_set1_epi8(static_cast<char>(0x80));
-    // Lanes past the depth become the offset, which stands for zero; the row's stride leaves room for a whole vector.
-    for_each_vector(x, element, depth, [&](std::int64_t k, __m512 value) {
-        const __m128i bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(value, inverse)));
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(out + k), _mm_xor_si128(bytes, offset));
-    });
     return scale.scale;
 }
 
