@@ -41,7 +41,14 @@ class Layer(NamedTuple):
 
 
 # ResNet-20 and -56 on CIFAR, one image and a batch; then layers of ResNet-50.
-CIFAR = ((3, 16, 32, 3, 1), (16, 16, 32, 3, 1), (16, 32, 32, 3, 2), (32, 32, 16, 3, 1), (32, 64, 16, 3, 2), (64, 64, 8, 3, 1))
+CIFAR = (
+    (3, 16, 32, 3, 1),
+    (16, 16, 32, 3, 1),
+    (16, 32, 32, 3, 2),
+    (32, 32, 16, 3, 1),
+    (32, 64, 16, 3, 2),
+    (64, 64, 8, 3, 1),
+)
 LAYERS = (
     *(Layer(images, *rest) for images in (1, 32) for rest in CIFAR),
     Layer(1, 64, 64, 56, 3, 1),
@@ -58,7 +65,7 @@ def prepacked(x: Tensor, weight: Tensor, bias: Tensor, geometry: tuple[list[int]
     """The layer in oneDNN as torch's own compiler calls it."""
     stride, padding, dilation = geometry
     mkldnn = torch.ops.mkldnn
-    reordered = torch._C._nn.mkldnn_reorder_conv2d_weight(
+    reordered = torch._C._nn.mkldnn_reorder_conv2d_weight(  # pyright: ignore[reportAttributeAccessIssue]
         weight.to_mkldnn(), padding, stride, dilation, 1, list(x.shape)
     )
     arguments = (padding, stride, dilation, 1, "relu", [], "")

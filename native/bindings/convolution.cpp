@@ -79,12 +79,23 @@ void require_packed(const ConvolutionCall& call, const TensorView& packed) {
     }
 }
 
-// x is (images, height, width, channels): the caller permutes.
+// The same memory with the channels last.
+TensorView channels_last(const TensorView& x) {
+    TensorView view = x;
+    constexpr int order[] = {0, 2, 3, 1};
+    for (int i = 0; i < 4; ++i) {
+        view.shape[i] = x.shape[order[i]];
+        view.strides[i] = x.strides[order[i]];
+    }
+    return view;
+}
+
+// Takes x in channels_last, and returns (images, height, width, channels) for the caller to permute.
 template <WeightCoding coding>
 nb::object run(nb::handle x_object, nb::handle packed_object, nb::handle scales_object, nb::handle bias_object,
                const Pair& kernel_size, const Pair& stride, const Pair& padding, const Pair& dilation,
                std::string_view activation, int threads) {
-    const TensorView x = view_tensor(x_object, "x");
+    const TensorView given = view_tensor(x_object, "x");
     const TensorView packed = view_tensor(packed_object, "packed");
     const TensorView scales = view_tensor(scales_object, coding == WeightCoding::int8 ? "scales" : "gammas");
 
@@ -95,11 +106,12 @@ nb::object run(nb::handle x_object, nb::handle packed_object, nb::handle scales_
     require_range("stride", stride, 1);
     require_range("padding", padding, 0);
     require_range("dilation", dilation, 1);
-    if (x.dimensions != 4 || (x.dtype != DataType::float32 && x.dtype != DataType::bfloat16)) {
-        throw KernelError("x: has another number of dimensions than 4, or a dtype that cannot be used",
+    if (given.dimensions != 4 || (given.dtype != DataType::float32 && given.dtype != DataType::bfloat16)) {
+        throw KernelError("x: has shape " + given.shape_text() + " or a dtype that cannot be used",
                           "(images, channels, height, width) in float32 or bfloat16",
                           "convert it with tensor.to(torch.float32)");
     }
+    const TensorView x = channels_last(given);
     call.element = x.dtype == DataType::float32 ? Element::float32 : Element::bfloat16;
     call.images = x.shape[0];
     call.vertical = {x.shape[1], kernel_size[0], stride[0], padding[0], dilation[0]};

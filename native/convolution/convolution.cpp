@@ -14,7 +14,7 @@ namespace {
 constexpr std::int64_t band_bytes = 384 * 1024;
 // Below this work per thread, waking another thread costs more than it gives.
 constexpr std::int64_t multiply_adds_per_thread = 1 << 21;
-// What quantising may write past the end of a row.
+// What quantising and spreading may touch past the end of a row.
 constexpr std::int64_t slack_bytes = 64;
 
 const ConvolutionKernels& kernels_of(Isa isa) {
@@ -38,6 +38,7 @@ int most_blocks(const ConvolutionKernels& kernels) {
 // What one thread works in.
 struct Scratch {
     std::uint8_t* image;       // the quantised band
+    std::uint8_t* line;        // an input row without gaps
     std::int64_t* row_offset;  // of each output row of the band: bytes to its first pixel's first tap
     float* row_scale;          // of each output row of the band
     std::int64_t* runs;
@@ -78,18 +79,20 @@ class Job {
         const std::int64_t parts = ceil_div(band_rows_, out_height_) + 1;  // images that a band may touch
         const std::int64_t image = align(
             (band_rows_ * call_.vertical.stride + parts * call_.vertical.extent()) * row_bytes_ + slack_bytes);
+        const std::int64_t line = align(call_.horizontal.size * pixel_bytes_ + slack_bytes);
         const std::int64_t offsets = align(band_rows_ * sizeof(std::int64_t));
         const std::int64_t scales = align(band_rows_ * sizeof(float));
         const std::int64_t runs = align(run_count_ * sizeof(std::int64_t));
         const std::int64_t panel =
             call_.coding == WeightCoding::int8 ? 0 : tile_blocks_ * block_bytes_ + vector_groups * group_bytes;
-        const std::int64_t total = image + offsets + scales + runs + align(panel);
+        const std::int64_t total = image + line + offsets + scales + runs + align(panel);
         std::uint8_t* base = buffer.reserve(static_cast<std::size_t>(threads_ * total));
         parallel(threads_, [&](int thread, int count) {
             std::uint8_t* p = base + thread * total;
             Scratch scratch{};
             scratch.image = p;
-            scratch.row_offset = reinterpret_cast<std::int64_t*>(p += image);
+            scratch.line = (p += image);
+            scratch.row_offset = reinterpret_cast<std::int64_t*>(p += line);
             scratch.row_scale = reinterpret_cast<float*>(p += offsets);
             scratch.runs = reinterpret_cast<std::int64_t*>(p += scales);
             scratch.panel = reinterpret_cast<std::int8_t*>(p + runs);
@@ -145,11 +148,11 @@ class Job {
                 scratch.row_offset[row - band.begin] =
                     (out - scratch.image) + (i - part.begin) * call_.vertical.stride * row_bytes_;
             }
-            out = quantise_rows(x, part, scratch.scale.inverse, out);
+            out = quantise_rows(x, part, scratch, out);
         }
     }
 
-    std::uint8_t* quantise_rows(const std::uint8_t* x, Range part, float inverse, std::uint8_t* out) const {
+    std::uint8_t* quantise_rows(const std::uint8_t* x, Range part, const Scratch& scratch, std::uint8_t* out) const {
         const Axis& axis = call_.vertical;
         const std::int64_t first = part.begin * axis.stride;
         const std::int64_t end = (part.end - 1) * axis.stride + axis.extent();
@@ -157,31 +160,47 @@ class Job {
         for (std::int64_t padded_row = first; padded_row < end; ++padded_row, out += row_bytes_) {
             if (padded_row % axis.stride >= axis.extent()) continue;  // between the kernels
             const std::int64_t row = padded_row - axis.padding;
-            if (row < 0 || row >= axis.size || inverse == 0.0f) {
+            if (row < 0 || row >= axis.size || scratch.scale.inverse == 0.0f) {
                 std::memset(out, kernels_.zero, row_bytes_);
             } else {
-                quantise_row(x + row * x_row_bytes, inverse, out);
+                quantise_row(x + row * x_row_bytes, scratch.scale.inverse, out, scratch.line);
             }
         }
         return out;
     }
 
-    void quantise_row(const std::uint8_t* x, float inverse, std::uint8_t* out) const {
+    void quantise_row(const std::uint8_t* x, float inverse, std::uint8_t* out, std::uint8_t* line) const {
         const Axis& axis = call_.horizontal;
         std::memset(out, kernels_.zero, axis.padding * pixel_bytes_);
         out += axis.padding * pixel_bytes_;
         if (call_.channels % group_depth == 0) {
             kernels_.quantise(x, call_.element, axis.size * call_.channels, inverse, out);
         } else {
-            for (std::int64_t i = 0; i < axis.size; ++i) {
-                std::uint8_t* pixel = out + i * pixel_bytes_;
-                std::memset(pixel + pixel_bytes_ - group_depth * kernels_.value_bytes, kernels_.zero,
-                            group_depth * kernels_.value_bytes);
-                kernels_.quantise(x + i * call_.channels * element_bytes_, call_.element, call_.channels, inverse,
-                                  pixel);
+            kernels_.quantise(x, call_.element, axis.size * call_.channels, inverse, line);
+            if (kernels_.value_bytes == 1) {
+                spread<std::uint32_t>(line, out);
+            } else {
+                spread<std::uint64_t>(line, out);
             }
         }
         std::memset(out + axis.size * pixel_bytes_, kernels_.zero, axis.padding * pixel_bytes_);
+    }
+
+    // Gives pixels whose channels are no multiple of four room for one. `Group` holds four values.
+    template <class Group>
+    void spread(const std::uint8_t* line, std::uint8_t* out) const {
+        const std::int64_t value_bytes = sizeof(Group) / group_depth;
+        const auto zero = static_cast<Group>(0x0101010101010101u * kernels_.zero);
+        const Group kept = (Group{1} << (call_.channels % group_depth * value_bytes * 8)) - 1;  // lowest bytes first
+        for (std::int64_t i = 0; i < call_.horizontal.size; ++i, out += pixel_bytes_) {
+            const std::uint8_t* pixel = line + i * call_.channels * value_bytes;
+            for (std::int64_t group = 0; group < tap_groups_; ++group) {
+                Group values;
+                std::memcpy(&values, pixel + group * sizeof(Group), sizeof(Group));
+                if (group == tap_groups_ - 1) values = (values & kept) | (zero & ~kept);
+                std::memcpy(out + group * sizeof(Group), &values, sizeof(Group));
+            }
+        }
     }
 
     void multiply(Range band, Range blocks, const Scratch& scratch) const {

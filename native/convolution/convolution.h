@@ -58,7 +58,7 @@ inline constexpr int max_tile_blocks = 4;
 
 // A micro-tile: a few output pixels times a few blocks of output channels.
 struct ConvolutionTile {
-    Int8LinearTile linear;                      // what finish_row reads, and the weights; not x
+    Int8LinearTile linear;                      // what finish_tile reads, and the weights; not x
     const std::uint8_t* pixels[max_tile_rows];  // quantised input under the first tap, for each row
     float row_scales[max_tile_rows];
     const std::int64_t* runs;  // bytes from there to each run of taps that lie side by side

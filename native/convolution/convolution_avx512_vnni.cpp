@@ -50,7 +50,7 @@ void panel(const ConvolutionTile& tile) {
             _mm512_store_si512(out[row] + block * block_channels, sums[row][block]);
         }
     }
-    for (int row = 0; row < rows; ++row) finish_row<Vector>(tile.linear, row, out[row]);
+    finish_tile<Vector>(tile.linear, out[0], blocks * block_channels);
 }
 
 template <int rows>

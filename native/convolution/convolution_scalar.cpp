@@ -18,7 +18,7 @@ void tile(const ConvolutionTile& tile) {
             }
         }
     }
-    finish_row<Vector>(tile.linear, 0, sums);
+    finish_tile<Vector>(tile.linear, sums, block_channels);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-"""Convolutions with int8 or 4-bit weights and images quantised on the fly: `taut::int8_convolution`, `vector_convolution`.
+"""Convolutions with int8 or 4-bit weights and images quantised on the fly.
 
 Codes in 4 bits with one 4-bit integer scale for every 16 input channels at a fixed kernel position follow Dai et al.,
 "VS-Quant: Per-vector Scaled Quantization for Accurate Low-Precision Neural Network Inference" (MLSys 2021), section 4.
@@ -96,7 +96,7 @@ def pack_vector_convolution(codes: Tensor, scales: Tensor, gammas: Tensor) -> Te
     code_bytes = nibbles[:, :, :, :, 0] | nibbles[:, :, :, :, 1] << 4
     factors = factors.view(blocks, 2, _BLOCK // 2, taps, vectors).permute(0, 1, 3, 4, 2)
     scale_bytes = factors[:, 0] | factors[:, 1] << 4
-    parts = (code_bytes.reshape(blocks, -1), scale_bytes.reshape(blocks, -1))
+    parts = (code_bytes.flatten(1), scale_bytes.flatten(1))
     return torch.cat([part.view(torch.int8) for part in parts] + [trailer], dim=1)
 
 
@@ -183,9 +183,10 @@ def _require_codes(codes: Tensor, scales: Tensor, gammas: Tensor) -> None:
             fix=fix,
         )
     channels, taps, features = codes.shape
-    expected = {"scales": ((channels, taps, -(-features // _VECTOR)), torch.uint8), "gammas": ((channels,), torch.float)}
-    for name, tensor in (("scales", scales), ("gammas", gammas)):
-        shape, dtype = expected[name]
+    for name, tensor, shape, dtype in (
+        ("scales", scales, (channels, taps, -(-features // _VECTOR)), torch.uint8),
+        ("gammas", gammas, (channels,), torch.float32),
+    ):
         if tensor.shape != shape or tensor.dtype != dtype:
             raise KernelError(
                 f"{name}: has shape {tuple(tensor.shape)} and {tensor.dtype}", expected=f"{shape}, {dtype}", fix=fix
@@ -223,6 +224,15 @@ def _require_pairs(*geometry: Sequence[int]) -> None:
             raise KernelError(f"{name}: got {list(pair)}", expected="two integers", fix="pass [vertical, horizontal]")
 
 
+def _require_images(x: Tensor) -> None:
+    if x.dim() != 4:
+        raise KernelError(
+            f"x: has shape {tuple(x.shape)}",
+            expected="(images, channels, height, width)",
+            fix="add a dimension of 1 for a single image: x[None]",
+        )
+
+
 def _implement(name: str) -> None:
     native = getattr(_native, name)
 
@@ -243,16 +253,11 @@ def _implement(name: str) -> None:
                 expected="inference: quantised layers have no derivative",
                 fix="call it under torch.no_grad() or torch.inference_mode()",
             )
-        _require_pairs(kernel_size, stride, padding, dilation)
-        if x.dim() != 4:
-            raise KernelError(
-                f"x: has shape {tuple(x.shape)}",
-                expected="(images, channels, height, width)",
-                fix="add a dimension of 1 for a single image: x[None]",
-            )
-        x = x.permute(0, 2, 3, 1)
-        if not x.is_contiguous():
-            x = x.contiguous()
+        if not len(kernel_size) == len(stride) == len(padding) == len(dilation) == 2:  # in 0.1 us
+            _require_pairs(kernel_size, stride, padding, dilation)
+        if not x.is_contiguous(memory_format=torch.channels_last):
+            _require_images(x)
+            x = x.contiguous(memory_format=torch.channels_last)
         threads = torch.get_num_threads()
         y = native(x, packed, scales, bias, kernel_size, stride, padding, dilation, activation, threads)
         return y.permute(0, 3, 1, 2)
@@ -268,6 +273,7 @@ def _implement(name: str) -> None:
         dilation: Sequence[int],
         activation: str,
     ) -> Tensor:
+        _require_images(x)
         _require_pairs(kernel_size, stride, padding, dilation)
         images, _, *size = x.shape
         height, width = (
