@@ -3,19 +3,12 @@
 #include <cstring>
 #include <string>
 
+#include "bindings/activation.h"
 #include "bindings/kernel_error.h"
 
 namespace nb = nanobind;
 
 namespace taut {
-
-Activation parse_activation(std::string_view text) {
-    if (text == "none") return Activation::none;
-    if (text == "relu") return Activation::relu;
-    if (text == "gelu") return Activation::gelu;
-    throw KernelError("activation: got '" + std::string(text) + "'", "'none', 'relu' or 'gelu'",
-                      "apply other activations to the result");
-}
 
 Int8LinearCall read_linear_call(const TensorView& x, const TensorView& scales, nb::handle bias_object,
                                 std::string_view activation, int threads) {

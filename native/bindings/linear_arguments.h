@@ -10,8 +10,6 @@
 
 namespace taut {
 
-Activation parse_activation(std::string_view text);
-
 // Reads x, the scales of the channels, the bias (None or a tensor), the activation and the number of threads into a
 // call, and throws KernelError where they do not fit; `packed` and `y` are left to the caller.
 Int8LinearCall read_linear_call(const TensorView& x, const TensorView& scales, nanobind::handle bias,

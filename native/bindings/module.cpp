@@ -61,6 +61,7 @@ NB_MODULE(_native, module) {
     module.def("active_isa", [] { return taut::isa_name(taut::active_isa()); });
     module.def("set_active_isa", &taut::set_active, nb::arg("name"));
     module.def("bind_tensor_type", &taut::bind_tensor_type, nb::arg("tensor_type"), nb::arg("exchange"));
+    taut::bind_convolution(module);
     taut::bind_int8_linear(module);
     taut::bind_peaks(module);
     taut::bind_vector_linear(module);

@@ -58,9 +58,55 @@ inline void finish_row(const Int8LinearTile& tile, int row, const std::int32_t* 
     if (channel < tile.channels) finish_vector<V, false>(tile, channel, tile.channels - channel, row_scale, sums, y);
 }
 
-// Scale of a row whose largest magnitude has the bits `magnitude` and becomes `most`, and its reciprocal for quantising. A row holding
-// NaN or infinity gets scale NaN, so that its outputs are NaN; a row below 2^-100 counts as zero, because the
-// reciprocal of its scale could overflow.
+// Turns V::width integer sums of each row of a tile into outputs; only `count` of them when not `full`.
+template <class V, Activation activation, Element element, bool full>
+inline void finish_column(const Int8LinearTile& tile, int channel, int count, const std::int32_t* sums, int stride) {
+    const auto load = [count](const float* p) { return full ? V::load(p) : V::load_part(p, count); };
+    const auto scale = load(tile.scales + channel);
+    const auto bias = tile.bias == nullptr ? V::set(0.0f) : load(tile.bias + channel);
+    std::uint8_t* y = tile.y;
+    for (int row = 0; row < tile.rows; ++row, sums += stride, y += tile.y_stride) {
+        auto value = V::fma(V::from_int(sums), V::mul(V::set(tile.row_scales[row]), scale), bias);
+        if constexpr (activation == Activation::relu) value = V::max(V::set(0.0f), value);
+        if constexpr (activation == Activation::gelu) value = gelu<V>(value);
+        if constexpr (element == Element::bfloat16) {
+            V::store_bfloat16(reinterpret_cast<std::uint16_t*>(y) + channel, count, value);
+        } else if constexpr (full) {
+            V::store(reinterpret_cast<float*>(y) + channel, value);
+        } else {
+            V::store_part(reinterpret_cast<float*>(y) + channel, count, value);
+        }
+    }
+}
+
+template <class V, Activation activation, Element element>
+inline void finish_columns(const Int8LinearTile& tile, const std::int32_t* sums, int stride) {
+    int channel = 0;
+    for (; channel + V::width <= tile.channels; channel += V::width) {
+        finish_column<V, activation, element, true>(tile, channel, V::width, sums + channel, stride);
+    }
+    if (channel == tile.channels) return;
+    finish_column<V, activation, element, false>(tile, channel, tile.channels - channel, sums + channel, stride);
+}
+
+// Turns the sums of a tile, rows of `stride`, into outputs, with the bits of finish_row. They may be read up to the next
+// multiple of V::width.
+template <class V>
+[[gnu::noinline]] void finish_tile(const Int8LinearTile& tile, const std::int32_t* sums, int stride) {
+    const auto choose = [&]<Element element>() {
+        switch (tile.activation) {
+            case Activation::none: return finish_columns<V, Activation::none, element>(tile, sums, stride);
+            case Activation::relu: return finish_columns<V, Activation::relu, element>(tile, sums, stride);
+            case Activation::gelu: return finish_columns<V, Activation::gelu, element>(tile, sums, stride);
+        }
+    };
+    if (tile.element == Element::float32) return choose.template operator()<Element::float32>();
+    choose.template operator()<Element::bfloat16>();
+}
+
+// Scale of a row whose largest magnitude has the bits `magnitude` and shall become `most`, and its reciprocal for
+// quantising. A row holding NaN or infinity gets scale NaN, so that its outputs are NaN; a row below 2^-100 counts as
+// zero, because the reciprocal of its scale could overflow.
 struct RowScale {
     float scale;
     float inverse;

@@ -1,23 +1,16 @@
 // AVX2: both operands widened to 16 bits and multiplied with vpmaddwd, which cannot saturate.
-#include "int8_linear/vectors_avx2.h"
+#include "int8_linear/vector_avx2.h"
 
 namespace taut {
 namespace {
 
-// A quantised value takes 16 bits here.
 float quantise(const void* x, Element element, std::int64_t depth, std::int64_t groups, std::uint8_t* out) {
-    const RowScale scale = row_scale<Vector>(largest_magnitude(x, element, 0, depth));
-    auto* values = reinterpret_cast<std::int16_t*>(out);
+    const RowScale scale = measure(x, element, depth);
     if (scale.inverse == 0.0f) {
         __builtin_memset(out, 0, groups * group_depth * sizeof(std::int16_t));
-        return scale.scale;
+    } else {
+        quantise_values(x, element, depth, scale.inverse, out);  // the row's stride leaves room for a whole vector
     }
-    // The row's stride leaves room for a whole last vector.
-    for_each_vector(x, element, 0, depth, [&](std::int64_t k, __m256 value) {
-        const __m256i integer = _mm256_cvtps_epi32(_mm256_mul_ps(value, _mm256_set1_ps(scale.inverse)));
-        const __m256i narrow = _mm256_permute4x64_epi64(_mm256_packs_epi32(integer, integer), 0x08);
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(values + k), _mm256_castsi256_si128(narrow));
-    });
     return scale.scale;
 }
 

@@ -1,23 +1,17 @@
 // AVX-512 VNNI: vpdpbusd multiplies unsigned by signed bytes, so x is stored with an offset of 128, and the sums start
 // at -128 times each channel's sum of weights to take it back. Sums wrap modulo 2^32 on the way, the result fits.
-#include "int8_linear/vectors_avx512.h"
+#include "int8_linear/vector_avx512.h"
 
 namespace taut {
 namespace {
 
 float quantise(const void* x, Element element, std::int64_t depth, std::int64_t groups, std::uint8_t* out) {
-    const RowScale scale = row_scale<Vector>(largest_magnitude(x, element, 0, depth));
+    const RowScale scale = measure(x, element, depth);
     if (scale.inverse == 0.0f) {
         __builtin_memset(out, 0x80, groups * group_depth);
-        return scale.scale;
+    } else {
+        quantise_values(x, element, depth, scale.inverse, out);  // the row's stride leaves room for a whole vector
     }
-    const __m512 inverse = _mm512_set1_ps(scale.inverse);
-    const __m128i offset = _mm_set1_epi8(static_cast<char>(0x80));
-    // Lanes past the depth become the offset, which stands for zero; the row's stride leaves room for a whole vector.
-    for_each_vector(x, element, 0, depth, [&](std::int64_t k, __m512 value) {
-        const __m128i bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(value, inverse)));
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(out + k), _mm_xor_si128(bytes, offset));
-    });
     return scale.scale;
 }
 

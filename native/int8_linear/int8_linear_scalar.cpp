@@ -1,22 +1,13 @@
 // Portable implementation, and the reference for the others.
-#include <math.h>
-
-#include "int8_linear/vectors_scalar.h"
+#include "int8_linear/vector_scalar.h"
 
 namespace taut {
 namespace {
 
 float quantise(const void* x, Element element, std::int64_t depth, std::int64_t groups, std::uint8_t* out) {
-    const RowScale scale = row_scale<Vector>(largest_magnitude(x, element, 0, depth));
-    if (scale.inverse == 0.0f) {
-        std::memset(out, 0, groups * group_depth);
-        return scale.scale;
-    }
-    for (std::int64_t k = 0; k < depth; ++k) {
-        const float value = __builtin_bit_cast(float, load_bits(x, element, k)) * scale.inverse;
-        out[k] = static_cast<std::uint8_t>(static_cast<std::int8_t>(nearbyintf(value)));
-    }
-    for (std::int64_t k = depth; k < groups * group_depth; ++k) out[k] = 0;
+    const RowScale scale = measure(x, element, depth);
+    std::memset(out, 0, groups * group_depth);
+    if (scale.inverse != 0.0f) quantise_values(x, element, depth, scale.inverse, out);
     return scale.scale;
 }
 

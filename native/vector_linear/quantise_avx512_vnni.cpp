@@ -1,5 +1,5 @@
 // AVX-512: rows of activations to 4-bit codes times 4-bit scales, 16 vectors of 16 at a time.
-#include "int8_linear/vectors_avx512.h"
+#include "int8_linear/vector_avx512.h"
 #include "vector_linear/vector_linear_avx512.h"
 
 namespace taut {
@@ -69,7 +69,7 @@ TAUT_INLINE inline void quantise_vectors(const void* x, Element element, std::in
 }  // namespace
 
 float quantise_vsq4_avx512_vnni(const void* x, Element element, std::int64_t depth, std::int64_t groups, std::uint8_t* out) {
-    const RowScale row = row_scale<Vector>(largest_magnitude(x, element, 0, depth), largest_folded);
+    const RowScale row = row_scale<Vector>(largest_magnitude(x, element, depth), largest_folded);
     if (row.inverse == 0.0f) {
         __builtin_memset(out, 0x80, groups * group_depth);
         return row.scale;

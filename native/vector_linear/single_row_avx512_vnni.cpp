@@ -1,7 +1,7 @@
 // AVX-512 VNNI, one row: bound by how fast weights arrive, so each takes as few instructions as can be. The stored codes
 // c = q + 8 are the unsigned operand of vpdpbusd; each vector's sum starts at -8 times the sum of its activations, gains
 // c times x, and is multiplied by the scale in 16 bits, which hold it: |sum of q * x| <= 16 * 8 * 128.
-#include "int8_linear/vectors_avx512.h"
+#include "int8_linear/vector_avx512.h"
 #include "vector_linear/vector_linear_avx512.h"
 
 namespace taut {

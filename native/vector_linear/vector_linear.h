@@ -36,6 +36,10 @@ static inline constexpr std::int64_t block_bytes(std::int64_t vectors) {
     return (vectors + span_vectors - 1) / span_vectors * scale_bytes + vectors * vector_bytes;
 }
 
+static inline const void* value_at(const void* x, Element element, std::int64_t index) {
+    return static_cast<const char*>(x) + index * (element == Element::float32 ? 4 : 2);
+}
+
 // What one instruction set uses for so many rows.
 Int8LinearKernels vector_linear_scalar(std::int64_t rows, Inputs inputs);
 Int8LinearKernels vector_linear_avx2(std::int64_t rows, Inputs inputs);

@@ -1,19 +1,20 @@
 // AVX2: weights are expanded, half a line at a time, with the multiplication of two codes at once that the source for
 // AVX-512 explains.
-#include "int8_linear/vectors_avx2.h"
+#include "int8_linear/vector_avx2.h"
 #include "vector_linear/vector_linear.h"
 
 namespace taut {
 namespace {
 
 float quantise(const void* x, Element element, std::int64_t depth, std::int64_t groups, std::uint8_t* out) {
-    const RowScale row = row_scale<Vector>(largest_magnitude(x, element, 0, depth), largest_folded);
+    const RowScale row = row_scale<Vector>(largest_magnitude(x, element, depth), largest_folded);
     auto* values = reinterpret_cast<std::int16_t*>(out);
     __builtin_memset(out, 0, groups * group_depth * sizeof(std::int16_t));
     if (row.inverse == 0.0f) return row.scale;
     for (std::int64_t first = 0; first < depth; first += vector_depth) {
-        const std::int64_t end = first + vector_depth < depth ? first + vector_depth : depth;
-        const std::uint32_t magnitude = largest_magnitude(x, element, first, end);
+        const std::int64_t count = first + vector_depth < depth ? vector_depth : depth - first;
+        const void* vector = value_at(x, element, first);
+        const std::uint32_t magnitude = largest_magnitude(vector, element, count);
         if (magnitude == 0) continue;
         const __m128 largest = _mm_set_ss(__builtin_bit_cast(float, magnitude) * row.inverse * (1.0f / largest_code));
         const float ceiling = _mm_cvtss_f32(_mm_ceil_ss(largest, largest));
@@ -22,11 +23,11 @@ float quantise(const void* x, Element element, std::int64_t depth, std::int64_t 
         const __m256i scales = _mm256_set1_epi32(static_cast<int>(scale));
         // No clamp: |value * factor| is at most 7 but for three roundings, and such a value rounds to 7. The row's
         // stride leaves room for a whole last vector.
-        for_each_vector(x, element, first, end, [&](std::int64_t k, __m256 value) {
+        for_each_vector(vector, element, count, [&](std::int64_t k, __m256 value) {
             const __m256i code = _mm256_cvtps_epi32(_mm256_mul_ps(value, factor));
             const __m256i folded = _mm256_mullo_epi32(code, scales);
             const __m256i narrow = _mm256_permute4x64_epi64(_mm256_packs_epi32(folded, folded), 0x08);
-            _mm_storeu_si128(reinterpret_cast<__m128i*>(values + k), _mm256_castsi256_si128(narrow));
+            _mm_storeu_si128(reinterpret_cast<__m128i*>(values + first + k), _mm256_castsi256_si128(narrow));
         });
     }
     return row.scale;

@@ -1,7 +1,7 @@
 // AVX-512 VNNI. Folding takes few instructions: with codes c = q + 8 and scales up to 15, c * sq <= 225 fits a byte, so
 // one 16-bit multiplication makes two products, and subtracting 8 * sq from each byte leaves q * sq. A few rows read the
 // weights as they are stored and fold them in registers, once for every tile of rows: less to read than expanded ones.
-#include "int8_linear/vectors_avx512.h"
+#include "int8_linear/vector_avx512.h"
 #include "vector_linear/vector_linear_avx512.h"
 
 namespace taut {

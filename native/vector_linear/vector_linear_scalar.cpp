@@ -1,24 +1,22 @@
 // Portable implementation, and the reference for the others.
-#include <math.h>
-
-#include "int8_linear/vectors_scalar.h"
+#include "int8_linear/vector_scalar.h"
 #include "vector_linear/vector_linear.h"
 
 namespace taut {
 namespace {
 
 float quantise(const void* x, Element element, std::int64_t depth, std::int64_t groups, std::uint8_t* out) {
-    const RowScale row = row_scale<Vector>(largest_magnitude(x, element, 0, depth), largest_folded);
+    const RowScale row = row_scale<Vector>(largest_magnitude(x, element, depth), largest_folded);
     std::memset(out, 0, groups * group_depth);
     if (row.inverse == 0.0f) return row.scale;
     for (std::int64_t first = 0; first < depth; first += vector_depth) {
-        const std::int64_t end = first + vector_depth < depth ? first + vector_depth : depth;
-        const std::uint32_t magnitude = largest_magnitude(x, element, first, end);
+        const std::int64_t count = first + vector_depth < depth ? vector_depth : depth - first;
+        const std::uint32_t magnitude = largest_magnitude(value_at(x, element, first), element, count);
         if (magnitude == 0) continue;
         const float largest = __builtin_bit_cast(float, magnitude) * row.inverse;
         const float scale = Vector::max(1.0f, Vector::min(15.0f, ceilf(largest * (1.0f / largest_code))));
         const float factor = row.inverse * (1.0f / scale);
-        for (std::int64_t k = first; k < end; ++k) {
+        for (std::int64_t k = first; k < first + count; ++k) {
             const float code = nearbyintf(__builtin_bit_cast(float, load_bits(x, element, k)) * factor);
             const float clamped = Vector::max(-largest_code, Vector::min(largest_code, code));
             out[k] = static_cast<std::uint8_t>(static_cast<std::int8_t>(clamped * scale));

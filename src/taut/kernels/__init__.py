@@ -1,8 +1,14 @@
-"""Native kernels: instruction-set dispatch, linear layers with int8 and 4-bit weights, and the host's peak rates.
+"""Native kernels: instruction-set dispatch, quantised linear layers and convolutions, and the host's peak rates.
 
 Importing this room registers `torch.ops.taut.*`.
 """
 
+from taut.kernels._convolution import (
+    int8_convolution,
+    pack_int8_convolution,
+    pack_vector_convolution,
+    vector_convolution,
+)
 from taut.kernels._int8_linear import MAX_IN_FEATURES, int8_linear, pack_int8_linear
 from taut.kernels._isa import active_isa, available_isas, force
 from taut.kernels._peaks import measure_peaks
@@ -13,9 +19,13 @@ __all__ = [
     "active_isa",
     "available_isas",
     "force",
+    "int8_convolution",
     "int8_linear",
     "measure_peaks",
+    "pack_int8_convolution",
     "pack_int8_linear",
+    "pack_vector_convolution",
     "pack_vector_linear",
+    "vector_convolution",
     "vector_linear",
 ]

@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 from torch import Tensor
 
 max_depth: int
@@ -24,3 +26,27 @@ def vector_linear(
     threads: int,
 ) -> Tensor: ...
 def measure_peaks(threads: int) -> dict[str, float]: ...
+def int8_convolution(
+    x: Tensor,
+    packed: Tensor,
+    scales: Tensor,
+    bias: Tensor | None,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    activation: str,
+    threads: int,
+) -> Tensor: ...
+def vector_convolution(
+    x: Tensor,
+    packed: Tensor,
+    gammas: Tensor,
+    bias: Tensor | None,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    activation: str,
+    threads: int,
+) -> Tensor: ...

@@ -1,4 +1,5 @@
-// AVX2: the operations of the epilogue, and reading rows of float32 or bfloat16. For that translation unit alone.
+// AVX2 vectors for epilogue.h and the quantisation of activations.
+// Included once per translation unit, and local to it.
 #pragma once
 
 #include <immintrin.h>
@@ -56,17 +57,18 @@ __m256 load_values(const void* x, Element element, std::int64_t index, int count
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
 }
 
-// Calls body(first index, vector) for each vector of the row from `begin`; lanes past `end` are zero.
+// Calls body(first index, vector) for each vector of the row; lanes past the depth are zero.
 template <class Body>
-void for_each_vector(const void* x, Element element, std::int64_t begin, std::int64_t end, const Body& body) {
-    std::int64_t k = begin;
-    for (; k + Vector::width <= end; k += Vector::width) body(k, load_values<true>(x, element, k, Vector::width));
-    if (k < end) body(k, load_values<false>(x, element, k, static_cast<int>(end - k)));
+void for_each_vector(const void* x, Element element, std::int64_t depth, const Body& body) {
+    std::int64_t k = 0;
+    for (; k + Vector::width <= depth; k += Vector::width) body(k, load_values<true>(x, element, k, Vector::width));
+    if (k < depth) body(k, load_values<false>(x, element, k, static_cast<int>(depth - k)));
 }
 
-inline std::uint32_t largest_magnitude(const void* x, Element element, std::int64_t begin, std::int64_t end) {
+// The bits of the largest magnitude of `count` consecutive values; NaN counts as the largest.
+inline std::uint32_t largest_magnitude(const void* x, Element element, std::int64_t count) {
     __m256i largest = _mm256_setzero_si256();
-    for_each_vector(x, element, begin, end, [&](std::int64_t, __m256 value) {
+    for_each_vector(x, element, count, [&](std::int64_t, __m256 value) {
         const __m256i bits = _mm256_and_si256(_mm256_castps_si256(value), _mm256_set1_epi32(0x7fffffff));
         largest = _mm256_max_epi32(largest, bits);
     });
@@ -75,6 +77,21 @@ inline std::uint32_t largest_magnitude(const void* x, Element element, std::int6
     std::uint32_t magnitude = 0;
     for (std::uint32_t lane : lanes) magnitude = lane > magnitude ? lane : magnitude;
     return magnitude;
+}
+
+// The scale of `count` consecutive values together.
+inline RowScale measure(const void* x, Element element, std::int64_t count) {
+    return row_scale<Vector>(largest_magnitude(x, element, count));
+}
+
+// Quantises to 16 bits a value, for vpmaddwd. Writes whole vectors: up to 7 values past the end become zero.
+inline void quantise_values(const void* x, Element element, std::int64_t count, float inverse, std::uint8_t* out) {
+    auto* values = reinterpret_cast<std::int16_t*>(out);
+    for_each_vector(x, element, count, [&](std::int64_t k, __m256 value) {
+        const __m256i integer = _mm256_cvtps_epi32(_mm256_mul_ps(value, _mm256_set1_ps(inverse)));
+        const __m256i narrow = _mm256_permute4x64_epi64(_mm256_packs_epi32(integer, integer), 0x08);
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(values + k), _mm256_castsi256_si128(narrow));
+    });
 }
 
 }  // namespace

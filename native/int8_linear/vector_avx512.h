@@ -1,4 +1,5 @@
-// AVX-512: the operations of the epilogue, and reading rows of float32 or bfloat16. For that translation unit alone.
+// AVX-512 vectors for epilogue.h and the quantisation of activations.
+// Included once per translation unit, and local to it.
 #pragma once
 
 #include <immintrin.h>
@@ -45,21 +46,37 @@ __m512 load_values(const void* x, Element element, std::int64_t index, int count
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
 
-// Calls body(first index, vector) for each vector of the row from `begin`; lanes past `end` are zero.
+// Calls body(first index, vector) for each vector of the row; lanes past the depth are zero.
 template <class Body>
-void for_each_vector(const void* x, Element element, std::int64_t begin, std::int64_t end, const Body& body) {
-    std::int64_t k = begin;
-    for (; k + Vector::width <= end; k += Vector::width) body(k, load_values<true>(x, element, k, Vector::width));
-    if (k < end) body(k, load_values<false>(x, element, k, static_cast<int>(end - k)));
+void for_each_vector(const void* x, Element element, std::int64_t depth, const Body& body) {
+    std::int64_t k = 0;
+    for (; k + Vector::width <= depth; k += Vector::width) body(k, load_values<true>(x, element, k, Vector::width));
+    if (k < depth) body(k, load_values<false>(x, element, k, static_cast<int>(depth - k)));
 }
 
-inline std::uint32_t largest_magnitude(const void* x, Element element, std::int64_t begin, std::int64_t end) {
+// The bits of the largest magnitude of `count` consecutive values; NaN counts as the largest.
+inline std::uint32_t largest_magnitude(const void* x, Element element, std::int64_t count) {
     __m512i largest = _mm512_setzero_si512();
-    for_each_vector(x, element, begin, end, [&](std::int64_t, __m512 value) {
+    for_each_vector(x, element, count, [&](std::int64_t, __m512 value) {
         const __m512i bits = _mm512_and_si512(_mm512_castps_si512(value), _mm512_set1_epi32(0x7fffffff));
         largest = _mm512_max_epu32(largest, bits);
     });
     return _mm512_reduce_max_epu32(largest);
+}
+
+// The scale of `count` consecutive values together.
+inline RowScale measure(const void* x, Element element, std::int64_t count) {
+    return row_scale<Vector>(largest_magnitude(x, element, count));
+}
+
+// Quantises to bytes with an offset of 128, for vpdpbusd. Writes whole vectors: up to 15 bytes past the end get the
+// offset, which stands for zero.
+inline void quantise_values(const void* x, Element element, std::int64_t count, float inverse, std::uint8_t* out) {
+    const __m128i offset = _mm_set1_epi8(static_cast<char>(0x80));
+    for_each_vector(x, element, count, [&](std::int64_t k, __m512 value) {
+        const __m512i integer = _mm512_cvtps_epi32(_mm512_mul_ps(value, _mm512_set1_ps(inverse)));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(out + k), _mm_xor_si128(_mm512_cvtepi32_epi8(integer), offset));
+    });
 }
 
 }  // namespace

@@ -1,6 +1,8 @@
-// Portable: the operations of the epilogue one value at a time, and reading rows of float32 or bfloat16.
+// Single values as the vectors for epilogue.h and the quantisation of activations.
+// Included once per translation unit, and local to it.
 #pragma once
 
+#include <math.h>
 #include <cstring>
 
 #include "int8_linear/epilogue.h"
@@ -40,13 +42,26 @@ inline std::uint32_t load_bits(const void* x, Element element, std::int64_t inde
     return static_cast<std::uint32_t>(half) << 16;
 }
 
-inline std::uint32_t largest_magnitude(const void* x, Element element, std::int64_t begin, std::int64_t end) {
+// The bits of the largest magnitude of `count` consecutive values; NaN counts as the largest.
+inline std::uint32_t largest_magnitude(const void* x, Element element, std::int64_t count) {
     std::uint32_t magnitude = 0;
-    for (std::int64_t k = begin; k < end; ++k) {
+    for (std::int64_t k = 0; k < count; ++k) {
         const std::uint32_t bits = load_bits(x, element, k) & 0x7fffffffu;
         magnitude = bits > magnitude ? bits : magnitude;
     }
     return magnitude;
+}
+
+// The scale of `count` consecutive values together.
+inline RowScale measure(const void* x, Element element, std::int64_t count) {
+    return row_scale<Vector>(largest_magnitude(x, element, count));
+}
+
+inline void quantise_values(const void* x, Element element, std::int64_t count, float inverse, std::uint8_t* out) {
+    for (std::int64_t k = 0; k < count; ++k) {
+        const float value = __builtin_bit_cast(float, load_bits(x, element, k)) * inverse;
+        out[k] = static_cast<std::uint8_t>(static_cast<std::int8_t>(nearbyintf(value)));
+    }
 }
 
 }  // namespace
