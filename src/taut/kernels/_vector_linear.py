@@ -62,8 +62,8 @@ def pack_vector_linear(codes: Tensor, scales: Tensor, gammas: Tensor) -> Tensor:
     pieces = []
     for span in range(spans):
         pieces += [scale_lines[:, span], lines[:, span * _SPAN : (span + 1) * _SPAN].flatten(1)]
-    folded = padded_codes.int().view(blocks, _BLOCK, vectors, _VECTOR)
-    folded = folded * padded_scales.view(blocks, _BLOCK, spans * _SPAN)[:, :, :vectors, None]
+    folded = padded_codes.view(blocks, _BLOCK, vectors, _VECTOR)
+    folded = folded * padded_scales.view(torch.int8).view(blocks, _BLOCK, spans * _SPAN)[:, :, :vectors, None]
     sums = folded.sum(dim=(2, 3), dtype=torch.int32)
     trailer = torch.cat([sums, torch.full_like(sums, features)], dim=1).contiguous().view(torch.uint8)
     return torch.cat([*pieces, trailer], dim=1).view(torch.int8)
