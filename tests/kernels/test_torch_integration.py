@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
+from vector_reference import random_weights
 
-from taut.kernels import int8_linear, pack_int8_linear
+from taut.kernels import int8_linear, pack_int8_linear, pack_vector_linear
 
 
 class Int8Layer(torch.nn.Module):
@@ -27,6 +28,21 @@ class Int8Layer(torch.nn.Module):
         return torch.ops.taut.int8_linear(x, self.packed, self.scales, self.bias, "gelu") * 2
 
 
+class VectorLayer(torch.nn.Module):
+    packed: Tensor
+    gammas: Tensor
+
+    def __init__(self, channels: int, features: int, inputs: str) -> None:
+        super().__init__()
+        weights = random_weights(channels, features, torch.Generator().manual_seed(0))
+        self.register_buffer("packed", pack_vector_linear(weights.codes, weights.scales, weights.gammas))
+        self.register_buffer("gammas", weights.gammas)
+        self.inputs = inputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ops.taut.vector_linear(x, self.packed, self.gammas, None, "gelu", self.inputs) * 2
+
+
 @pytest.mark.parametrize("bias", [None, torch.randn(5)])
 @pytest.mark.parametrize("x", [torch.randn(7), torch.randn(3, 7), torch.randn(2, 3, 7).to(torch.bfloat16)])
 def test_opcheck(x: Tensor, bias: Tensor | None) -> None:
@@ -34,24 +50,36 @@ def test_opcheck(x: Tensor, bias: Tensor | None) -> None:
     torch.library.opcheck(torch.ops.taut.int8_linear.default, (x, packed, scales, bias, "relu"))
 
 
-def test_fake_tensors_get_shape_and_dtype() -> None:
-    layer = Int8Layer(5, 7)
+@pytest.mark.parametrize("inputs", ["int8", "vsq4"])
+@pytest.mark.parametrize("x", [torch.randn(7), torch.randn(2, 3, 7).to(torch.bfloat16)])
+def test_opcheck_of_vector_linear(x: Tensor, inputs: str) -> None:
+    layer = VectorLayer(5, 7, inputs)
+    given = (x, layer.packed, layer.gammas, torch.randn(5), "relu", inputs)
+    torch.library.opcheck(torch.ops.taut.vector_linear.default, given)
+
+
+LAYERS = (Int8Layer(5, 7), VectorLayer(5, 7, "int8"), VectorLayer(5, 7, "vsq4"))
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_fake_tensors_get_shape_and_dtype(layer: torch.nn.Module) -> None:
     with FakeTensorMode(allow_non_fake_inputs=True):
         out = layer(torch.empty(2, 3, 7, dtype=torch.bfloat16))
     assert (out.shape, out.dtype) == ((2, 3, 5), torch.bfloat16)
 
 
-def test_export_keeps_the_operator_whole_with_a_dynamic_batch() -> None:
-    layer = Int8Layer(5, 7)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_export_keeps_the_operator_whole_with_a_dynamic_batch(layer: torch.nn.Module) -> None:
     batch = torch.export.Dim("batch", min=1, max=64)
     program = torch.export.export(layer, (torch.randn(3, 7),), dynamic_shapes={"x": {0: batch}})
-    assert any(node.target == torch.ops.taut.int8_linear.default for node in program.graph.nodes)
+    operators = {torch.ops.taut.int8_linear.default, torch.ops.taut.vector_linear.default}
+    assert any(node.target in operators for node in program.graph.nodes)
     x = torch.randn(10, 7)
     assert torch.equal(program.module()(x), layer(x))
 
 
-def test_inference_mode() -> None:
-    layer = Int8Layer(5, 7)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_inference_mode(layer: torch.nn.Module) -> None:
     x = torch.randn(3, 7)
     with torch.inference_mode():
         inside = layer(x)
@@ -60,8 +88,8 @@ def test_inference_mode() -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
-def test_compile() -> None:
-    layer = Int8Layer(5, 7)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_compile(layer: torch.nn.Module) -> None:
     x = torch.randn(10, 7)
     with torch.no_grad():
         torch.testing.assert_close(torch.compile(layer, fullgraph=True)(x), layer(x))

@@ -114,9 +114,7 @@ def test_activations_become_the_codes_that_the_definition_says(isa: str) -> None
     x[0, 0], x[0, 1] = 105.0, 52.4
     x[0, 16], x[0, 17] = -97.0, 7.1
     x[0, 32], x[0, 33] = 7.5, -2.9
-    weights = VectorWeights(
-        torch.eye(64, dtype=torch.int8), torch.ones(64, 4, dtype=torch.uint8), torch.ones(64)
-    )
+    weights = VectorWeights(torch.eye(64, dtype=torch.int8), torch.ones(64, 4, dtype=torch.uint8), torch.ones(64))
     out = vector_linear(x, pack(weights), weights.gammas, inputs="vsq4")[0]
     # scales 15, 14, 2 and 0; codes 7 and 3 (52.4 / 15 = 3.49), -7 (-6.93) and 1 (0.51), 4 (3.75) and -1 (-1.45)
     expected = torch.zeros(64)
