@@ -84,8 +84,17 @@ class Problem:
         channels, features = self.codes.shape
         codes = (self.codes.numpy() + 8).astype(np.uint8)
         packed = (codes[:, 0::2] | codes[:, 1::2] << 4).reshape(channels, features // block, block // 2)
-        attributes = {"K": features, "N": channels, "bits": 4, "block_size": block, "accuracy_level": level}
-        node = helper.make_node("MatMulNBits", ["x", "codes", "scales"], ["y"], domain="com.microsoft", **attributes)
+        node = helper.make_node(
+            "MatMulNBits",
+            ["x", "codes", "scales"],
+            ["y"],
+            domain="com.microsoft",
+            K=features,
+            N=channels,
+            bits=4,
+            block_size=block,
+            accuracy_level=level,
+        )
         graph = helper.make_graph(
             [node],
             "linear",
