@@ -8,5 +8,6 @@ namespace taut {
 void bind_convolution(nanobind::module_& module);
 void bind_int8_linear(nanobind::module_& module);
 void bind_peaks(nanobind::module_& module);
+void bind_vector_linear(nanobind::module_& module);
 
 }  // namespace taut

@@ -170,7 +170,7 @@ void TensorView::require_shape(std::initializer_list<std::int64_t> expected) con
     for (int i = 0; equal && i < dimensions; ++i) equal = shape[i] == wanted.shape[i];
     if (!equal) {
         refuse(name, "has shape " + shape_text(), "shape " + wanted.shape_text(),
-               "pass the tensors that pack_int8_linear returned, with the inputs of that layer");
+               "pass the tensors that the packing function returned, with the inputs of that layer");
     }
 }
 

@@ -104,22 +104,22 @@ template <class V>
     choose.template operator()<Element::bfloat16>();
 }
 
-// Scale of a row whose largest magnitude has the bits `magnitude`, and its reciprocal for quantising. A row holding
-// NaN or infinity gets scale NaN, so that its outputs are NaN; a row below 2^-100 counts as zero, because the
-// reciprocal of its scale could overflow.
+// Scale of a row whose largest magnitude has the bits `magnitude` and shall become `most`, and its reciprocal for
+// quantising. A row holding NaN or infinity gets scale NaN, so that its outputs are NaN; a row below 2^-100 counts as
+// zero, because the reciprocal of its scale could overflow.
 struct RowScale {
     float scale;
     float inverse;
 };
 
 template <class V>
-inline RowScale row_scale(std::uint32_t magnitude) {
+inline RowScale row_scale(std::uint32_t magnitude, float most = 127.0f) {
     constexpr std::uint32_t infinity_bits = 0x7f800000u;
     constexpr std::uint32_t smallest_bits = (127u - 100u) << 23;
     if (magnitude >= infinity_bits) return {__builtin_nanf(""), 0.0f};
     if (magnitude < smallest_bits) return {0.0f, 0.0f};
     const float amax = __builtin_bit_cast(float, magnitude);
-    return {amax / 127.0f, 127.0f / amax};
+    return {amax / most, most / amax};
 }
 
 }  // namespace taut

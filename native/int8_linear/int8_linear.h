@@ -28,8 +28,10 @@ struct Int8LinearCall {
     std::int64_t depth;
     std::int64_t channels;
     const std::int8_t* packed;
-    const float* scales;  // (channels,)
-    const float* bias;    // (channels,) or null
+    std::int64_t groups;        // of four depth values in a quantised row and in a block; any past the depth are zero
+    std::int64_t block_stride;  // bytes between blocks of `packed`
+    const float* scales;        // (channels,)
+    const float* bias;          // (channels,) or null
     Activation activation;
     Element element;
 };
@@ -61,14 +63,23 @@ struct Int8LinearKernels {
     // Quantises one row to `groups` groups (the tail counts as zero) and returns its scale.
     float (*quantise)(const void* x, Element element, std::int64_t depth, std::int64_t groups, std::uint8_t* out);
     void (*tile)(const Int8LinearTile& tile);
+    // Where `packed` holds another form of the weights: writes one block of it in the form described above. Null where
+    // `tile` reads `packed` itself.
+    void (*expand)(const std::int8_t* block, std::int64_t groups, std::int8_t* out) = nullptr;
 };
 
 extern const Int8LinearKernels int8_linear_scalar;
 extern const Int8LinearKernels int8_linear_avx2;
 extern const Int8LinearKernels int8_linear_avx512_vnni;
 
-// Computes the call with the active instruction set on at most `threads` threads.
+const Int8LinearKernels& int8_linear_kernels(Isa isa);
+
+// Computes the call with these kernels on at most `threads` threads.
+void run_linear(const Int8LinearCall& call, const Int8LinearKernels& kernels, int threads);
+
+// The same with int8 weights, packed as described above, and the active instruction set; sets `groups` and
+// `block_stride` itself.
 // Source of the scheme: Jacob et al., "Quantization and Training of Neural Networks", section 2 (symmetric case).
-void int8_linear(const Int8LinearCall& call, int threads);
+void int8_linear(Int8LinearCall call, int threads);
 
 }  // namespace taut

@@ -65,8 +65,8 @@ void for_each_vector(const void* x, Element element, std::int64_t depth, const B
     if (k < depth) body(k, load_values<false>(x, element, k, static_cast<int>(depth - k)));
 }
 
-// The scale of `count` consecutive values together.
-inline RowScale measure(const void* x, Element element, std::int64_t count) {
+// The bits of the largest magnitude of `count` consecutive values; NaN counts as the largest.
+inline std::uint32_t largest_magnitude(const void* x, Element element, std::int64_t count) {
     __m256i largest = _mm256_setzero_si256();
     for_each_vector(x, element, count, [&](std::int64_t, __m256 value) {
         const __m256i bits = _mm256_and_si256(_mm256_castps_si256(value), _mm256_set1_epi32(0x7fffffff));
@@ -76,7 +76,12 @@ inline RowScale measure(const void* x, Element element, std::int64_t count) {
     _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), largest);
     std::uint32_t magnitude = 0;
     for (std::uint32_t lane : lanes) magnitude = lane > magnitude ? lane : magnitude;
-    return row_scale<Vector>(magnitude);
+    return magnitude;
+}
+
+// The scale of `count` consecutive values together.
+inline RowScale measure(const void* x, Element element, std::int64_t count) {
+    return row_scale<Vector>(largest_magnitude(x, element, count));
 }
 
 // Quantises to 16 bits a value, for vpmaddwd. Writes whole vectors: up to 7 values past the end become zero.

@@ -54,14 +54,19 @@ void for_each_vector(const void* x, Element element, std::int64_t depth, const B
     if (k < depth) body(k, load_values<false>(x, element, k, static_cast<int>(depth - k)));
 }
 
-// The scale of `count` consecutive values together.
-inline RowScale measure(const void* x, Element element, std::int64_t count) {
+// The bits of the largest magnitude of `count` consecutive values; NaN counts as the largest.
+inline std::uint32_t largest_magnitude(const void* x, Element element, std::int64_t count) {
     __m512i largest = _mm512_setzero_si512();
     for_each_vector(x, element, count, [&](std::int64_t, __m512 value) {
         const __m512i bits = _mm512_and_si512(_mm512_castps_si512(value), _mm512_set1_epi32(0x7fffffff));
         largest = _mm512_max_epu32(largest, bits);
     });
-    return row_scale<Vector>(_mm512_reduce_max_epu32(largest));
+    return _mm512_reduce_max_epu32(largest);
+}
+
+// The scale of `count` consecutive values together.
+inline RowScale measure(const void* x, Element element, std::int64_t count) {
+    return row_scale<Vector>(largest_magnitude(x, element, count));
 }
 
 // Quantises to bytes with an offset of 128, for vpdpbusd. Writes whole vectors: up to 15 bytes past the end get the

@@ -42,14 +42,19 @@ inline std::uint32_t load_bits(const void* x, Element element, std::int64_t inde
     return static_cast<std::uint32_t>(half) << 16;
 }
 
-// The scale of `count` consecutive values together.
-inline RowScale measure(const void* x, Element element, std::int64_t count) {
+// The bits of the largest magnitude of `count` consecutive values; NaN counts as the largest.
+inline std::uint32_t largest_magnitude(const void* x, Element element, std::int64_t count) {
     std::uint32_t magnitude = 0;
     for (std::int64_t k = 0; k < count; ++k) {
         const std::uint32_t bits = load_bits(x, element, k) & 0x7fffffffu;
         magnitude = bits > magnitude ? bits : magnitude;
     }
-    return row_scale<Vector>(magnitude);
+    return magnitude;
+}
+
+// The scale of `count` consecutive values together.
+inline RowScale measure(const void* x, Element element, std::int64_t count) {
+    return row_scale<Vector>(largest_magnitude(x, element, count));
 }
 
 inline void quantise_values(const void* x, Element element, std::int64_t count, float inverse, std::uint8_t* out) {

@@ -13,6 +13,7 @@ from taut.kernels._int8_linear import MAX_IN_FEATURES, int8_linear, pack_int8_li
 from taut.kernels._isa import active_isa, available_isas, force
 from taut.kernels._peaks import measure_peaks
 from taut.kernels._triton import pack_triton_vector_linear, triton_vector_linear
+from taut.kernels._vector_linear import pack_vector_linear, vector_linear
 
 __all__ = [
     "MAX_IN_FEATURES",
@@ -26,6 +27,8 @@ __all__ = [
     "pack_int8_linear",
     "pack_triton_vector_linear",
     "pack_vector_convolution",
+    "pack_vector_linear",
     "triton_vector_linear",
     "vector_convolution",
+    "vector_linear",
 ]

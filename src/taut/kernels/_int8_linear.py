@@ -87,15 +87,30 @@ def int8_linear(
     """
     given = (x, packed, scales) if bias is None else (x, packed, scales, bias)
     for name, tensor in zip(("x", "packed", "scales", "bias"), given, strict=False):
-        if not _is_plain(tensor):
-            raise KernelError(
-                f"{name}: is a {_describe_kind(tensor)}",
-                expected="a dense tensor in CPU memory",
-                fix=f"pass {name}.cpu(), and {name}.to_dense() if it is sparse",
-            )
+        check_plain(name, tensor)
     if not isinstance(activation, str):
         raise KernelError(f"activation: is a {type(activation).__name__}", expected="'none', 'relu' or 'gelu'")
     return torch.ops.taut.int8_linear.default(x, packed, scales, bias, activation)
+
+
+def check_plain(name: str, value: object) -> None:
+    """Refuse what is not a dense tensor in memory that the kernels can read."""
+    if not _is_plain(value):
+        raise KernelError(
+            f"{name}: is a {_describe_kind(value)}",
+            expected="a dense tensor in CPU memory",
+            fix=f"pass {name}.cpu(), and {name}.to_dense() if it is sparse",
+        )
+
+
+def check_inference(operator: str, x: Tensor, bias: Tensor | None) -> None:
+    """Refuse to compute what a gradient is asked for."""
+    if (x.requires_grad or (bias is not None and bias.requires_grad)) and torch.is_grad_enabled():
+        raise KernelError(
+            f"{operator}: an input requires a gradient",
+            expected="inference: quantised layers have no derivative",
+            fix="call it under torch.no_grad() or torch.inference_mode()",
+        )
 
 
 def _is_plain(value: object) -> bool:
@@ -112,12 +127,7 @@ def _describe_kind(value: object) -> str:
 
 
 def _run(x: Tensor, packed: Tensor, scales: Tensor, bias: Tensor | None, activation: str) -> Tensor:
-    if (x.requires_grad or (bias is not None and bias.requires_grad)) and torch.is_grad_enabled():
-        raise KernelError(
-            "int8_linear: an input requires a gradient",
-            expected="inference: int8 layers have no derivative",
-            fix="call it under torch.no_grad() or torch.inference_mode()",
-        )
+    check_inference("int8_linear", x, bias)
     if not x.is_contiguous():
         x = x.contiguous()
     return _native.int8_linear(x, packed, scales, bias, activation, torch.get_num_threads())

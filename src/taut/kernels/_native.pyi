@@ -16,6 +16,15 @@ def int8_linear(
     activation: str,
     threads: int,
 ) -> Tensor: ...
+def vector_linear(
+    x: Tensor,
+    packed: Tensor,
+    gammas: Tensor,
+    bias: Tensor | None,
+    activation: str,
+    inputs: str,
+    threads: int,
+) -> Tensor: ...
 def measure_peaks(threads: int) -> dict[str, float]: ...
 def int8_convolution(
     x: Tensor,

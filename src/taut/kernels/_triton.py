@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from taut.errors import KernelError
-from taut.kernels._int8_linear import MAX_IN_FEATURES
+from taut.kernels._int8_linear import MAX_IN_FEATURES, check_inference
 from taut.kernels._triton_layout import STEP, VECTOR
 from taut.kernels._triton_layout import pack_triton_vector_linear as _pack
 
@@ -114,9 +114,4 @@ def _check(x: Tensor, packed: Tensor, gammas: Tensor, bias: Tensor | None, activ
             )
     if activation not in ("none", "relu", "gelu"):
         raise KernelError(f"activation: got {activation!r}", expected="'none', 'relu' or 'gelu'")
-    if torch.is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad)):
-        raise KernelError(
-            "triton_vector_linear: an input requires a gradient",
-            expected="inference: quantised layers have no derivative",
-            fix="call it under torch.no_grad() or torch.inference_mode()",
-        )
+    check_inference("triton_vector_linear", x, bias)
