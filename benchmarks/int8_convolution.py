@@ -1,9 +1,9 @@
 """Convolutions from int8 and 4-bit weights against torch, each pair timed interleaved in this process.
 
-Ours is the whole layer: quantising the image, the product, scales, bias and relu, from and to float32 in channels_last.
-The peers are oneDNN through torch, in its best setting: weights reordered once beforehand for the very shape
-(`mkldnn_reorder_conv2d_weight`), relu fused, channels_last, in float32 and in bfloat16 (then from and to bfloat16).
-One thread is timed by thread CPU time, two by wall time. The limit is the int8 rate that `measure_peaks` finds.
+Ours is the whole layer: quantising the image, the product, scales, bias and relu. The peer is oneDNN through torch in
+its best setting: weights reordered once beforehand for the very shape (`mkldnn_reorder_conv2d_weight`), relu fused.
+Both sides of a pair read and write the same channels_last images, in float32 or in bfloat16. One thread is timed by
+thread CPU time, two by wall time. The limit is the int8 rate that `measure_peaks` finds.
 
     python -m benchmarks.int8_convolution [--quick] [--json FILE]
 """
@@ -11,6 +11,7 @@ One thread is timed by thread CPU time, two by wall time. The limit is the int8 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -72,8 +73,8 @@ def prepacked(x: Tensor, weight: Tensor, bias: Tensor, geometry: tuple[list[int]
     return lambda: mkldnn._convolution_pointwise(x, reordered, bias, *arguments)
 
 
-def make_arms(layer: Layer) -> dict[str, Callable[[], Tensor]]:
-    """Ours and each peer on one layer."""
+def make_arms(layer: Layer) -> dict[tuple[str, str], Callable[[], Tensor]]:
+    """Ours and the peer on one layer, by the element type of its images."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(layer.images, layer.channels, layer.size, layer.size, generator=generator)
     x = x.contiguous(memory_format=torch.channels_last)
@@ -89,11 +90,14 @@ def make_arms(layer: Layer) -> dict[str, Callable[[], Tensor]]:
     geometry = ([layer.kernel] * 2, stride, padding, dilation, "relu")
     torch_geometry = (stride, padding, dilation)
     operators = torch.ops.taut
+    half = x.bfloat16()
     return {
-        "W8A8": lambda: operators.int8_convolution(x, packed, scales, bias, *geometry),
-        "W4A8": lambda: operators.vector_convolution(x, packed_vectors, scales, bias, *geometry),
-        "fp32": prepacked(x, weight, bias, torch_geometry),
-        "bf16": prepacked(x.bfloat16(), weight.bfloat16(), bias.bfloat16(), torch_geometry),
+        ("W8A8", "fp32"): lambda: operators.int8_convolution(x, packed, scales, bias, *geometry),
+        ("W4A8", "fp32"): lambda: operators.vector_convolution(x, packed_vectors, scales, bias, *geometry),
+        ("W8A8", "bf16"): lambda: operators.int8_convolution(half, packed, scales, bias, *geometry),
+        ("W4A8", "bf16"): lambda: operators.vector_convolution(half, packed_vectors, scales, bias, *geometry),
+        ("peer", "fp32"): prepacked(x, weight, bias, torch_geometry),
+        ("peer", "bf16"): prepacked(half, weight.bfloat16(), bias.bfloat16(), torch_geometry),
     }
 
 
@@ -105,15 +109,15 @@ def measure_layer(layer: Layer, threads: int, int8_peak: float | None, budget: f
     outputs = layer.images * layer.out_channels * out_size**2
     operations = 2 * outputs * layer.channels * layer.kernel**2
     rows = []
-    for ours, peer in (("W8A8", "fp32"), ("W8A8", "bf16"), ("W4A8", "fp32"), ("W4A8", "bf16")):
-        result = compare(arms[peer], arms[ours], clock=clock, budget=budget)
+    for ours, element in itertools.product(("W8A8", "W4A8"), ("fp32", "bf16")):
+        result = compare(arms["peer", element], arms[ours, element], clock=clock, budget=budget)
         rows.append(
             {
                 "layer": layer._asdict(),
                 "threads": threads,
                 "clock": clock,
                 "ours": ours,
-                "peer": peer,
+                "element": element,
                 "ours_seconds": result.candidate_seconds,
                 "peer_seconds": result.baseline_seconds,
                 "ratio": result.ratio,
@@ -132,8 +136,8 @@ def print_row(layer: Layer, row: dict[str, Any]) -> None:
     high = "inf" if row["high"] is None else f"{row['high']:.3f}"
     share = row["int8_peak_share"]
     print(
-        f"{layer}  {row['threads']} thr  {row['ours']} {1e6 * row['ours_seconds']:8.1f} us"
-        f"  {row['peer']} {1e6 * row['peer_seconds']:8.1f} us  ratio {row['ratio']:6.3f} [{row['low']:.3f}, {high}]"
+        f"{layer}  {row['threads']} thr  {row['element']}  {row['ours']} {1e6 * row['ours_seconds']:8.1f} us"
+        f"  oneDNN {1e6 * row['peer_seconds']:8.1f} us  ratio {row['ratio']:6.3f} [{row['low']:.3f}, {high}]"
         f"  {row['verdict']:11s}  {'' if share is None else f'{100 * share:5.1f} % of int8 peak'}",
         flush=True,
     )

@@ -12,6 +12,7 @@ from taut.kernels._convolution import (
 from taut.kernels._int8_linear import MAX_IN_FEATURES, int8_linear, pack_int8_linear
 from taut.kernels._isa import active_isa, available_isas, force
 from taut.kernels._peaks import measure_peaks
+from taut.kernels._triton import pack_triton_vector_linear, triton_vector_linear
 from taut.kernels._vector_linear import pack_vector_linear, vector_linear
 
 __all__ = [
@@ -24,8 +25,10 @@ __all__ = [
     "measure_peaks",
     "pack_int8_convolution",
     "pack_int8_linear",
+    "pack_triton_vector_linear",
     "pack_vector_convolution",
     "pack_vector_linear",
+    "triton_vector_linear",
     "vector_convolution",
     "vector_linear",
 ]

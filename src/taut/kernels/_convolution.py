@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from taut.errors import KernelError
-from taut.kernels._int8_linear import MAX_IN_FEATURES, _describe_kind, _is_plain, pack_int8_linear
+from taut.kernels._int8_linear import MAX_IN_FEATURES, check_inference, check_plain, pack_int8_linear
 from taut.kernels._load import _native
 
 _BLOCK = 16  # output channels of a block
@@ -205,12 +205,7 @@ def _require_plain(
 ) -> None:
     given = {"x": x, "packed": packed, scales_name: scales} | ({} if bias is None else {"bias": bias})
     for name, tensor in given.items():
-        if not _is_plain(tensor):
-            raise KernelError(
-                f"{name}: is a {_describe_kind(tensor)}",
-                expected="a dense tensor in CPU memory",
-                fix=f"pass {name}.cpu(), and {name}.to_dense() if it is sparse",
-            )
+        check_plain(name, tensor)
     for name, pair in zip(_GEOMETRY, geometry, strict=True):
         if not isinstance(pair, Sequence) or not all(isinstance(value, int) for value in pair):
             raise KernelError(f"{name}: got {pair!r}", expected="two integers", fix="pass (vertical, horizontal)")
@@ -247,12 +242,7 @@ def _implement(name: str) -> None:
         dilation: Sequence[int],
         activation: str,
     ) -> Tensor:
-        if (x.requires_grad or (bias is not None and bias.requires_grad)) and torch.is_grad_enabled():
-            raise KernelError(
-                f"{name}: an input requires a gradient",
-                expected="inference: quantised layers have no derivative",
-                fix="call it under torch.no_grad() or torch.inference_mode()",
-            )
+        check_inference(name, x, bias)
         if not len(kernel_size) == len(stride) == len(padding) == len(dilation) == 2:  # in 0.1 us
             _require_pairs(kernel_size, stride, padding, dilation)
         if not x.is_contiguous(memory_format=torch.channels_last):
