@@ -70,12 +70,12 @@ def test_29_of_29_has_a_width() -> None:
     assert 0.9 < apart.interval.low < apart.interval.high == 1
 
 
-def test_no_overlap_says_at_least_as_much_as_one_pair_the_other_way_round() -> None:
+def test_no_overlap_says_more_than_one_pair_the_other_way_round() -> None:
     apart = outperformance([5, 6, 7, 8, 9], [0, 1, 2, 3, 4], paired=False)
     nearly = outperformance([3.5, 6, 7, 8, 9], [0, 1, 2, 3, 4], paired=False)
     assert nearly.wins == 24 / 25
-    assert apart.interval.low == pytest.approx(nearly.interval.low)
-    assert apart.p_value == pytest.approx(nearly.p_value)
+    assert apart.interval.low > nearly.interval.low
+    assert apart.p_value < nearly.p_value
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.3])
@@ -120,28 +120,25 @@ def test_the_unpaired_percentile_interval_is_where_resampling_arrives(n, m, shif
 @pytest.mark.peer
 def test_the_variance_is_that_of_statsmodels() -> None:
     nonparametric = pytest.importorskip("statsmodels.stats.nonparametric")
-    from taut.stats.decisions._brunner_munzel import superiority
+    from taut.stats.decisions._all_pairs import superiority
 
     for seed, (n, m) in enumerate([(5, 9), (29, 29), (100, 3)]):
         a, b = np.round(normal(seed, n, 0.5), 1), np.round(normal(seed + 9, m), 1)
         ours, theirs = superiority(a, b), nonparametric.rank_compare_2indep(a, b)
         assert ours.estimate == pytest.approx(theirs.prob1)
         assert ours.variance == pytest.approx(theirs.var_prob)
-        assert ours.freedom == pytest.approx(theirs.df)
 
 
-def test_the_variance_is_that_of_scipys_brunner_munzel() -> None:
-    from scipy.stats import brunnermunzel, t
+def test_the_variance_is_that_of_scipys_all_pairs() -> None:
+    from scipy.stats import brunnermunzel
 
-    from taut.stats.decisions._brunner_munzel import superiority
+    from taut.stats.decisions._all_pairs import superiority
 
     for seed, (n, m) in enumerate([(5, 9), (29, 29), (100, 3)]):
         a, b = np.round(normal(seed, n, 0.5), 1), np.round(normal(seed + 9, m), 1)
         found = superiority(a, b)
         statistic = (found.estimate - 0.5) / np.sqrt(found.variance)
-        theirs = brunnermunzel(b, a)
-        assert statistic == pytest.approx(theirs.statistic)
-        assert 2 * t.sf(abs(statistic), found.freedom) == pytest.approx(theirs.pvalue)
+        assert statistic == pytest.approx(brunnermunzel(b, a).statistic)
 
 
 @pytest.mark.parametrize("paired", [True, False])

@@ -151,7 +151,7 @@ def _facts(
     facts = [
         ("P(A>B)", f"{found.estimate:.3f} [{interval.low:.3f}, {interval.high:.3f}] at {100 * (1 - found.alpha):g} %"),
         ("A wins, B wins, ties", f"{found.wins:.3f}, {found.losses:.3f}, {found.ties:.3f}"),
-        ("p-value", f"{found.p_value:.2g} ({'sign test' if found.paired else 'Brunner-Munzel'})"),
+        ("p-value", f"{found.p_value:.2g} ({'sign test' if found.paired else 'all pairs'})"),
     ]
     for label, name, values in (("A", names[0], a), ("B", names[1], b)):
         with np.errstate(over="ignore"):  # the deviation of huge scores is shown as inf
