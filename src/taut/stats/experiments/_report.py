@@ -84,6 +84,7 @@ class StudyReport:
         ratios: deviation of every biased estimator's mean over that of "fixed:init", where both were repeated.
         scores: (repetitions, k) scores by part, None where a run failed or was not made.
         errors: of up to five failures.
+        code_versions: of the experiment's code that opened the store; more than one may have made the runs.
     """
 
     study: str
@@ -98,6 +99,17 @@ class StudyReport:
     ratios: dict[str, Interval]
     scores: dict[str, list[list[float | None]]]
     errors: tuple[str, ...]
+    code_versions: int = 1
+
+    @property
+    def warning(self) -> str:
+        """What is to be known before the figures are believed, or an empty text."""
+        if self.code_versions < 2:
+            return ""
+        return (
+            f"the experiment's code changed under the name {self.experiment!r} ({self.code_versions} versions): runs of "
+            "all of them may stand here; if scores changed, give it another name and start a new store"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain JSON data."""
@@ -109,6 +121,8 @@ class StudyReport:
         lines = [
             f"{self.study}: {self.experiment}, {self.runs:,} runs, {self.failures} failed, {self.seconds:,.0f} s{state}"
         ]
+        if self.warning:
+            lines.append(f"warning: {self.warning}")
         if self.sources:
             lines += ["", f"{'source':<24}{'runs':>5}{'mean':>10}{'std':>10}  {'95 % chi-square':<22}bootstrap"]
             lines += [
@@ -182,6 +196,7 @@ def summarise(store: StudyStore) -> StudyReport:
         ratios=_ratios(estimators, scores),
         scores=scores,
         errors=tuple(str(one.error) for one in failed[:5]),
+        code_versions=max(1, len(store.code)),
     )
 
 
