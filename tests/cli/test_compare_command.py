@@ -148,7 +148,9 @@ def test_a_page_of_very_many_runs_is_small_and_says_what_it_leaves_out(paired: b
 def test_names_that_would_command_the_terminal_are_made_harmless(folder) -> None:
     name = "\x1b[2J\u202ebetter\nB better"
     (folder / f"{name}.csv").write_text((folder / "better.csv").read_text())
-    result = call(f"{name}.csv", "base.csv", "--metric", "accuracy", "--json", "-", "--html", "o.html", "--svg", "o.svg")
+    result = call(
+        f"{name}.csv", "base.csv", "--metric", "accuracy", "--json", "-", "--html", "o.html", "--svg", "o.svg"
+    )
     assert json.loads(result.stdout)["a"] == name
     for text in (result.stderr, (folder / "o.html").read_text(), (folder / "o.svg").read_text()):
         assert not {"\x1b", "\u202e"} & set(text)

@@ -1,10 +1,10 @@
 """P(A>B) over all pairs of runs.
 
-The share of wins among all pairs varies as much as that among some smaller number of independent pairs. It is taken for
-that one, so that unpaired runs go through the distributions of paired ones. The variance is that of Brunner and Munzel, The
-nonparametric Behrens-Fisher problem, 2000; an exact interval with an effective number is Korn and Graubard's, Confidence
-intervals for proportions with small expected number of positive counts, 1998. Both are good for large numbers only, so
-errors with few runs were measured (docs/decisions/0008), and what they took is below.
+The share of wins among all pairs varies as much as that among some smaller number of independent pairs. It is taken
+for that one, so that unpaired runs go through the distributions of paired ones. The variance is that of Brunner and
+Munzel, The nonparametric Behrens-Fisher problem, 2000; an exact interval with an effective number is Korn and
+Graubard's, Confidence intervals for proportions with small expected number of positive counts, 1998. Both are good for
+large numbers only, so errors with few runs were measured (docs/decisions/0008), and what they took is below.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def superiority(a: np.ndarray, b: np.ndarray) -> Superiority:
 
 
 def interval(found: Superiority, alpha: float, correlation: float = 0.0) -> tuple[float, float]:
-    """Interval for P(A>B): Clopper and Pearson's for the equivalent pairs, less what it is too wide.
+    """Interval for P(A>B): Clopper and Pearson's for the equivalent pairs, less what that is too wide.
 
     Samples that do not overlap get 0 or 1 as the outer end.
     """

@@ -107,8 +107,8 @@ class StudyReport:
         if self.code_versions < 2:
             return ""
         return (
-            f"the experiment's code changed under the name {self.experiment!r} ({self.code_versions} versions): runs of "
-            "all of them may stand here; if scores changed, give it another name and start a new store"
+            f"the experiment's code changed under the name {self.experiment!r} ({self.code_versions} versions): runs "
+            "of all of them may stand here; if scores changed, give it another name and start a new store"
         )
 
     def to_dict(self) -> dict[str, Any]:
