@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm
 
 from taut.errors import ArgumentError, DataError
 from taut.stats import outperformance, pair_by_seed
@@ -92,18 +93,40 @@ def test_the_p_value_is_the_level_at_which_one_half_drops_out(correlation: float
     assert below.low < 0.5 < below.high
 
 
-@pytest.mark.parametrize("correlation", [0.0, 0.1, 0.5])
-@pytest.mark.parametrize(("n", "m"), [(5, 20), (10, 10), (29, 29)])
+def significant(n: int, m: int, correlation: float, draws: int, shift: float = 0.0) -> float:
+    """How often 1/2 is excluded for normal scores; A's are higher by sqrt(2) `shift` of a search's deviations."""
+    generator = np.random.default_rng([n, m, round(1000 * correlation)])
+    inner, outer = np.sqrt(1 - correlation), np.sqrt(correlation)
+    a = inner * (generator.normal(size=(draws, n)) + np.sqrt(2) * shift) + outer * generator.normal(size=(draws, 1))
+    b = inner * generator.normal(size=(draws, m)) + outer * generator.normal(size=(draws, 1))
+    # Draws near 1/2 are not significant by any rule; 1.4 deviations of the share leave a sixth of equal systems.
+    order = np.argsort(np.concatenate([a, b], axis=1), axis=1)
+    share = (np.sum(np.where(order < n, np.arange(n + m), 0), axis=1) - n * (n - 1) / 2) / (n * m)
+    deviation = np.sqrt(2 * np.pi * (n + m + 1) / (12 * n * m) + correlation / (1 - correlation))
+    far = np.abs(norm.ppf(np.clip(share, 1e-9, 1 - 1e-9))) > 1.4 * deviation
+    found = 0
+    for x, y in zip(a[far], b[far], strict=True):
+        interval = outperformance(x, y, paired=False, correlation=correlation).interval
+        found += not interval.low <= 0.5 <= interval.high
+    return found / draws
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "correlation"),
+    [
+        *((5, 5, 0.0), (5, 50, 0.0), (8, 50, 0.0), (10, 10, 0.0), (50, 50, 0.0)),
+        *((5, 20, 0.1), (10, 10, 0.3), (20, 20, 0.142), (29, 29, 0.535), (50, 50, 0.046)),
+    ],
+)
 def test_unpaired_error_holds_with_and_without_a_shared_search(n: int, m: int, correlation: float) -> None:
-    generator = np.random.default_rng(n + m)
-    draws, wrong = 1200, 0
-    for _ in range(draws):
-        a, b = (
-            np.sqrt(correlation) * generator.normal() + np.sqrt(1 - correlation) * generator.normal(size=size)
-            for size in (n, m)
-        )
-        wrong += outperformance(a, b, paired=False, correlation=correlation).verdict in ("A better", "B better")
-    assert wrong / draws <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / draws)
+    draws = 2500 if correlation else 6000
+    error = significant(n, m, correlation, draws)
+    assert 0.02 < error <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / draws)
+
+
+@pytest.mark.parametrize(("n", "correlation", "least"), [(10, 0.0, 0.45), (29, 0.0, 0.92), (50, 0.1, 0.42)])
+def test_unpaired_runs_find_three_quarters(n: int, correlation: float, least: float) -> None:
+    assert significant(n, n, correlation, 1000, shift=0.6745) >= least
 
 
 @pytest.mark.parametrize(("n", "m", "shift", "digits"), [(29, 29, 1.2, 9), (20, 60, -0.4, 1), (100, 100, 0.5, 1)])
