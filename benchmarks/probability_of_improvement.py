@@ -5,8 +5,8 @@ rliable needs pandas<3 and arch<8, so it lives in an environment of its own: nam
 TAUT_RLIABLE_PYTHON (`pip install rliable==1.2.0 'pandas<3' 'arch<8'`). Its calls and batches of ours alternate on one
 thread each; its start-up, imports and a first call are not timed. Times are CPU seconds of the thread that works.
 
-The recommended interval, which is what `outperformance` gives by default, is timed in the same alternation. It is another
-interval, so its ends are shown beside the bootstrap's and not compared with them.
+The recommended interval, which is what `outperformance` gives by default, is timed in the same alternation. It is
+another interval, so its ends are shown beside the bootstrap's and not compared with them.
 
 Equal precision means: on the same data, both ends of ours lie within rliable's own Monte-Carlo error, which is found
 by repeating it with other seeds, and of the mean over these.

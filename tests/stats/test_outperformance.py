@@ -93,11 +93,14 @@ def test_the_p_value_is_the_level_at_which_one_half_drops_out(correlation: float
     assert below.low < 0.5 < below.high
 
 
-def significant(n: int, m: int, correlation: float, draws: int, shift: float = 0.0) -> float:
+def significant(
+    n: int, m: int, correlation: float, draws: int, *, shift: float = 0.0, deviation_of_a: float = 1.0
+) -> float:
     """How often 1/2 is excluded for normal scores; A's are higher by sqrt(2) `shift` of a search's deviations."""
     generator = np.random.default_rng([n, m, round(1000 * correlation)])
     inner, outer = np.sqrt(1 - correlation), np.sqrt(correlation)
-    a = inner * (generator.normal(size=(draws, n)) + np.sqrt(2) * shift) + outer * generator.normal(size=(draws, 1))
+    a = inner * (deviation_of_a * generator.normal(size=(draws, n)) + np.sqrt(2) * shift)
+    a += outer * generator.normal(size=(draws, 1))
     b = inner * generator.normal(size=(draws, m)) + outer * generator.normal(size=(draws, 1))
     # Draws near 1/2 are not significant by any rule; 1.4 deviations of the share leave a sixth of equal systems.
     order = np.argsort(np.concatenate([a, b], axis=1), axis=1)
@@ -121,7 +124,13 @@ def significant(n: int, m: int, correlation: float, draws: int, shift: float = 0
 def test_unpaired_error_holds_with_and_without_a_shared_search(n: int, m: int, correlation: float) -> None:
     draws = 2500 if correlation else 6000
     error = significant(n, m, correlation, draws)
-    assert 0.02 < error <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / draws)
+    assert 0.015 < error <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / draws)
+
+
+@pytest.mark.parametrize(("n", "m", "deviation"), [(10, 10, 3), (8, 50, 3), (10, 30, 3), (30, 10, 3)])
+def test_unpaired_error_holds_where_one_system_varies_more(n: int, m: int, deviation: float) -> None:
+    draws = 4000
+    assert significant(n, m, 0.0, draws, deviation_of_a=deviation) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / draws)
 
 
 @pytest.mark.parametrize(("n", "correlation", "least"), [(10, 0.0, 0.45), (29, 0.0, 0.92), (50, 0.1, 0.42)])
@@ -150,10 +159,11 @@ def test_the_variance_is_that_of_statsmodels() -> None:
         ours, theirs = superiority(a, b), nonparametric.rank_compare_2indep(a, b)
         assert ours.estimate == pytest.approx(theirs.prob1)
         assert ours.variance == pytest.approx(theirs.var_prob)
+        assert ours.freedom == pytest.approx(theirs.df)
 
 
 def test_the_variance_is_that_of_scipys_all_pairs() -> None:
-    from scipy.stats import brunnermunzel
+    from scipy.stats import brunnermunzel, t
 
     from taut.stats.decisions._all_pairs import superiority
 
@@ -161,7 +171,9 @@ def test_the_variance_is_that_of_scipys_all_pairs() -> None:
         a, b = np.round(normal(seed, n, 0.5), 1), np.round(normal(seed + 9, m), 1)
         found = superiority(a, b)
         statistic = (found.estimate - 0.5) / np.sqrt(found.variance)
-        assert statistic == pytest.approx(brunnermunzel(b, a).statistic)
+        theirs = brunnermunzel(b, a)
+        assert statistic == pytest.approx(theirs.statistic)
+        assert 2 * t.sf(abs(statistic), found.freedom) == pytest.approx(theirs.pvalue)
 
 
 @pytest.mark.parametrize("paired", [True, False])

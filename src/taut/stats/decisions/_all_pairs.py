@@ -30,12 +30,14 @@ class Superiority:
         wins: share of pairs in which A is strictly greater.
         ties: share of pairs in which both are equal.
         variance: of `wins + ties / 2`; 0 where the two samples do not overlap.
+        freedom: degrees of freedom of that variance (Satterthwaite).
         sizes: numbers of runs of A and of B, 2 or more each.
     """
 
     wins: float
     ties: float
     variance: float
+    freedom: float
     sizes: tuple[int, int]
 
     @property
@@ -51,8 +53,11 @@ def superiority(a: np.ndarray, b: np.ndarray) -> Superiority:
     b_below, b_upto = (np.searchsorted(a, b, side=side) / len(a) for side in ("left", "right"))
     from_a = float(np.var((a_below + a_upto) / 2, ddof=1)) / len(a)
     from_b = float(np.var((b_below + b_upto) / 2, ddof=1)) / len(b)
+    variance, freedom = from_a + from_b, float(len(a) + len(b) - 2)
+    if variance > 0:
+        freedom = variance**2 / (from_a**2 / (len(a) - 1) + from_b**2 / (len(b) - 1))
     wins, upto = float(a_below.mean()), float(a_upto.mean())
-    return Superiority(wins, upto - wins, from_a + from_b, (len(a), len(b)))
+    return Superiority(wins, upto - wins, variance, freedom, (len(a), len(b)))
 
 
 def interval(found: Superiority, alpha: float, correlation: float = 0.0) -> tuple[float, float]:
@@ -86,15 +91,19 @@ def _as_pairs(found: Superiority, correlation: float) -> tuple[float, float, flo
     """Wins and losses of as many independent pairs as would have the same variance, and the continuity correction.
 
     A variance below that of normal scores, which few runs show by chance, is not believed; nor is one above that of
-    independent pairs, since all pairs know no less (van Dantzig, 1951). Without overlap half a pair counts as the other
-    way round. With a correlation, shares nearer to 0 or 1 than the approximation carries count as its limit.
+    independent pairs, since all pairs know no less (van Dantzig, 1951). Of sizes that differ, the smaller sample may be
+    the one that varies more, and the variance rests on its few runs alone: it is enlarged as that of Student's
+    distribution is, in so far as they differ. Without overlap half a pair counts as the other way round. With a
+    correlation, shares nearer to 0 or 1 than the approximation carries count as its limit.
     """
     from scipy.special import ndtri
 
-    fewest, every = min(found.sizes), found.sizes[0] * found.sizes[1]
-    nearest = min(1 / (3 * fewest), 6 / every) if correlation else 1 / (2 * every)
+    fewest, most = sorted(found.sizes)
+    nearest = min(1 / (3 * fewest), 6 / (fewest * most)) if correlation else 1 / (2 * fewest * most)
     share = min(max(found.estimate, nearest), 1 - nearest)
-    variance = max(found.variance, normal_variance(*found.sizes, float(ndtri(share))))
+    student = found.freedom / (found.freedom - 2) if found.freedom > 2 else math.inf
+    variance = found.variance * student ** (1 - fewest / most) if found.variance else 0.0
+    variance = max(variance, normal_variance(*found.sizes, float(ndtri(share))))
     pairs = max(fewest, share * (1 - share) / variance)
     continuity = _CORRELATED_CONTINUITY if correlation else _CONTINUITY
     return share * pairs, (1 - share) * pairs, continuity if fewest >= _FEW_RUNS else 0.0
