@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from taut.cli._compare import compare, ruler
 from taut.errors import ArgumentError, DataError, StorageError
-from taut.stats import outperformance
+from taut.stats import draw_comparison, outperformance
 
 
 def call(*arguments: str):
@@ -126,6 +126,48 @@ def test_pictures_need_nothing_else(folder) -> None:
         assert not any(word in text for word in ("http", "url(", "<script", "@import"))
 
 
+@pytest.mark.parametrize("paired", [True, False])
+def test_a_page_of_very_many_runs_is_small_and_says_what_it_leaves_out(paired: bool) -> None:
+    generator = np.random.default_rng(0)
+    a, b = generator.normal(0, 1, 5000), generator.normal(0, 1, 5000 if paired else 40)
+    found = outperformance(a, b, paired=paired)
+    picture = draw_comparison(found, a, b, ("A", "B"), "score")
+    drawing = ElementTree.fromstring(picture)
+    assert len(drawing.findall(".//{*}circle[@class='a']")) == 500
+    assert len(drawing.findall(".//{*}circle[@class='b']")) == (500 if paired else 40)
+    assert len(drawing.findall(".//{*}line[@class='pair']")) == (500 if paired else 0)
+    assert len(picture) < 200_000
+    text = "".join(drawing.itertext())
+    assert ("500 of 5,000 pairs" if paired else "500 of 5,000 and 40 runs") in text
+    drawn = [float(dot.attrib["cx"]) for dot in drawing.findall(".//{*}circle[@class='a']")]
+    if not paired:  # the drawn runs have the quantiles of all
+        place = np.interp([a.min(), np.median(a), a.max()], [min(a.min(), b.min()), max(a.max(), b.max())], [96, 696])
+        assert [min(drawn), np.median(drawn), max(drawn)] == pytest.approx(place, abs=0.6)
+
+
+def test_names_that_would_command_the_terminal_are_made_harmless(folder) -> None:
+    name = "\x1b[2J\u202ebetter\nB better"
+    (folder / f"{name}.csv").write_text((folder / "better.csv").read_text())
+    result = call(
+        f"{name}.csv", "base.csv", "--metric", "accuracy", "--json", "-", "--html", "o.html", "--svg", "o.svg"
+    )
+    assert json.loads(result.stdout)["a"] == name
+    for text in (result.stderr, (folder / "o.html").read_text(), (folder / "o.svg").read_text()):
+        assert not {"\x1b", "\u202e"} & set(text)
+        assert not any(line.startswith("B better") for line in text.splitlines())
+    ElementTree.fromstring((folder / "o.svg").read_text())
+
+
+def test_one_file_under_two_names_is_noticed(folder) -> None:
+    (folder / "link.csv").symlink_to(folder / "better.csv")
+    for other in ("./better.csv", "link.csv"):
+        with pytest.raises(ArgumentError, match="A and B"):
+            call("better.csv", other, "--metric", "accuracy")
+    (folder / "sub").mkdir()
+    (folder / "sub" / "better.csv").write_text((folder / "base.csv").read_text())
+    assert call("better.csv", "sub/better.csv", "--metric", "accuracy").stdout.startswith("A better (better.csv)")
+
+
 def test_a_picture_of_constant_and_of_extreme_scores_has_numbers_only(folder) -> None:
     (folder / "a.json").write_text("[1e308, 1e308]")
     (folder / "b.json").write_text("[-1e308, 1e308]")
@@ -152,7 +194,8 @@ def test_the_ruler_shows_interval_estimate_and_limits() -> None:
         ("a.csv", "seed,score\n1,0.5\n1,0.6\n", "A: seed '1' occurs 2 times"),
         ("a.csv", "seed,score\n1,0.5\n2,nan\n", "score of run 2 is 'nan'"),
         ("a.csv", "seed,score\n1,0.5\n2,\n", "score of run 2 is ''"),
-        ("a.csv", "seed,score\n1,0.5\n2\n", "run 2 has 1 fields"),
+        ("a.csv", "seed,score\n1,0.5\n2\n", "(?s)run 2 has 1 fields: 2.*fix: fill in"),
+        ("a.csv", "seed,score\n1,0.5,9\n", "(?s)run 1 has 3 fields: 1, 0.5, 9.*fix: take out"),
         ("a.csv", "seed,score\n", "no run"),
         ("a.csv", "score,score\n1,2\n", "same name"),
         ("a.csv", "seed,score,time\n1,0.5,3\n", "2 hold numbers: score, time"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from taut.cli._app import app
-from taut.errors import ArgumentError, ArtefactError, ModelLoadError
+from taut.errors import ArgumentError, ArtefactError, MeasurementError, ModelLoadError
 
 FILE = """
 from taut.stats import Study, VarianceBySource
@@ -99,6 +100,40 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(tmp_path: Path) -> None:
     shown = taut("report", store)
     assert "NOT COMPLETE" in shown.output
     assert "9 runs" in shown.output
+
+
+def test_a_study_of_failures_alone_is_no_success(study_file: Path, tmp_path: Path) -> None:
+    study_file.write_text(FILE.replace("return 2", "raise OSError('no\\x1b data')\n        return 2"))
+    for arguments in (("run", study_file, "--store", tmp_path / "store"), ("report", tmp_path / "store")):
+        ended = taut(*arguments)
+        assert isinstance(ended.exception, MeasurementError)
+        assert "all 60 runs failed; the first with OSError" in str(ended.exception)
+        assert "--retry-failures" in str(ended.exception)
+        assert "60 failed" in ended.output
+        assert "\x1b" not in ended.output
+    study_file.write_text(FILE)
+    assert taut("run", study_file, "--store", tmp_path / "store", "--retry-failures").exit_code == 0
+
+
+def test_changed_code_under_the_same_name_is_said(study_file: Path, tmp_path: Path) -> None:
+    assert "warning" not in taut("run", study_file, "--store", tmp_path / "store").output
+    study_file.write_text("# another comment\n" + FILE.replace("VarianceBySource(20)", "VarianceBySource(21)"))
+    assert "warning" not in taut("run", study_file, "--store", tmp_path / "store").output
+    study_file.write_text(FILE.replace("return 2", "return 3"))
+    ran = taut("run", study_file, "--store", tmp_path / "store")
+    assert ran.exit_code == 0
+    shown = taut("report", tmp_path / "store", "--html", tmp_path / "page.html")
+    for text in (ran.output, shown.output, (tmp_path / "page.html").read_text()):
+        assert "code changed under the name" in text
+        assert "2 versions" in text
+
+
+def test_sources_with_any_name_make_a_csv_file(study_file: Path, tmp_path: Path) -> None:
+    study_file.write_text(FILE.replace("data_split", 'data, \\"split\\"'))
+    assert taut("run", study_file, "--store", tmp_path / "store").exit_code == 0
+    assert taut("report", tmp_path / "store", "--scores", tmp_path / "scores.csv").exit_code == 0
+    labels = {row["part"] for row in csv.DictReader((tmp_path / "scores.csv").read_text().splitlines())}
+    assert labels == {'source:data, "split"', "source:initialisation", "source:all_together"}
 
 
 @pytest.mark.slow

@@ -66,6 +66,17 @@ def test_runs_needed_for_pairs_is_exact() -> None:
     assert all(found(n) >= 0.95 for n in range(needed, needed + 12))
 
 
+@pytest.mark.parametrize("correlation", [0.0, 0.02, 0.142, 0.348, 0.535])
+@pytest.mark.parametrize("n", [10, 29, 50])
+def test_the_error_of_pairs_is_alpha_at_most_whatever_the_search_shares(n: int, correlation: float) -> None:
+    chances = verdict_probabilities(n, 0.5, correlation=correlation)
+    assert 1 - chances["not significant"] - chances["cannot decide"] <= 0.05
+
+
+def test_runs_needed_unpaired() -> None:
+    assert [runs_needed(share, paired=False) for share in (0.6, 0.75, 0.9)] == [214, 32, 11]
+
+
 @pytest.mark.parametrize("correlation", [0.0, 0.02])
 def test_runs_needed_for_unpaired_runs_agrees_with_simulation(correlation: float) -> None:
     needed = runs_needed(0.8, paired=False, correlation=correlation)

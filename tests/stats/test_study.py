@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from toy_experiment import Toy, make_study
 
@@ -24,6 +25,7 @@ from taut.stats import (
     Study,
     StudyStore,
     VarianceBySource,
+    deviation_ratio,
     render_study,
     summarise,
 )
@@ -296,6 +298,25 @@ def test_the_report_shows_the_floor_of_the_biased_estimator() -> None:
     assert init.worth < 2  # twenty runs that share split and order are worth hardly more than one
     assert report.ratios["fixed:all"].high < 1
     assert any("smaller" in line for line in report.lines())
+
+
+def test_an_unfinished_study_reports_the_repetitions_that_are_done_and_pairs_them(tmp_path: Path) -> None:
+    search = RandomSearch(3)
+    parts = [FixedHyperparameterEstimator(8, search, vary, repetitions=10) for vary in ("init", "all")]
+    whole = Study("x", Toy(), parts).run(tmp_path)
+    log = tmp_path / "runs.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text("".join(lines[:-30]))  # the last of "all": 3 repetitions wholly, and most of a fourth
+    report = summarise(StudyStore.read(tmp_path))
+    assert not report.complete
+    table = {label: np.array(whole.scores[label]) for label in whole.scores}
+    of_all = {one.label: one for one in report.estimators}["fixed:all"]
+    assert of_all.correlated is not None
+    assert of_all.correlated.repetitions == 6
+    assert of_all.std_of_mean is not None
+    assert of_all.std_of_mean.estimate == pytest.approx(table["fixed:all"][:6].mean(axis=1).std(ddof=1))
+    expected = deviation_ratio(*(table[f"fixed:{vary}"][:6].mean(axis=1) for vary in ("all", "init")))
+    assert report.ratios["fixed:all"].low == pytest.approx(expected.low)
 
 
 def test_a_source_that_does_not_matter_gives_no_verdict() -> None:

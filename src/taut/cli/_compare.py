@@ -9,6 +9,7 @@ import typer
 
 from taut._files import check_distinct, check_new, write_whole
 from taut.cli._json import check_json, write_json
+from taut.cli._text import one_line
 from taut.errors import ArgumentError, DataError
 
 if TYPE_CHECKING:
@@ -71,11 +72,10 @@ def compare(
         else read_scores(name, metric=metric, seed=seed)
         for name in (a, b)
     ]
-    names = (a, b) if table is not None else (Path(a).stem, Path(b).stem)
-    if names[0] == names[1]:
-        if a == b:
-            raise ArgumentError("A and B", a, expected="two different systems")
-        names = (a, b)
+    if a == b or (table is None and Path(a).samefile(b)):
+        raise ArgumentError("A and B", f"{a} and {b}", expected="two different systems: these are one")
+    names = (a, b) if table is not None or Path(a).stem == Path(b).stem else (Path(a).stem, Path(b).stem)
+    shown = one_line(names[0]), one_line(names[1])
     scores_a, scores_b, paired, how = _match(both[0], both[1], paired)
     found = outperformance(
         scores_a,
@@ -87,15 +87,16 @@ def compare(
         lower_is_better=lower_is_better,
     )
     missing = more_runs(found)
-    facts = _facts(found, scores_a, scores_b, names, how, both[0].metric)
+    metric = one_line(both[0].metric)
+    facts = _facts(found, scores_a, scores_b, shown, how, metric)
     advice = _advice(found, missing)
-    _show(found, names, facts, advice, stdout=json_path != "-")
+    _show(found, shown, facts, advice, stdout=json_path != "-")
     if svg is not None or html is not None:
-        picture = draw_comparison(found, scores_a, scores_b, names, both[0].metric)
+        picture = draw_comparison(found, scores_a, scores_b, shown, metric)
         if svg is not None:
             _write(svg, picture)
         if html is not None:
-            _write(html, comparison_page(found, picture, names, facts, advice))
+            _write(html, comparison_page(found, picture, shown, facts, advice))
     if json_path is not None:
         document = {"a": names[0], "b": names[1], "metric": both[0].metric, "pairing": how, **found.to_dict()}
         write_json({**document, "more_runs": missing}, json_path)
@@ -151,7 +152,7 @@ def _facts(
     facts = [
         ("P(A>B)", f"{found.estimate:.3f} [{interval.low:.3f}, {interval.high:.3f}] at {100 * (1 - found.alpha):g} %"),
         ("A wins, B wins, ties", f"{found.wins:.3f}, {found.losses:.3f}, {found.ties:.3f}"),
-        ("p-value", f"{found.p_value:.2g} ({'sign test' if found.paired else 'Brunner-Munzel'})"),
+        ("p-value", f"{found.p_value:.2g} ({'sign test' if found.paired else 'all pairs'})"),
     ]
     for label, name, values in (("A", names[0], a), ("B", names[1], b)):
         with np.errstate(over="ignore"):  # the deviation of huge scores is shown as inf

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +11,8 @@ import typer
 
 from taut._files import check_distinct, check_new, write_whole
 from taut.cli._json import check_json, write_json
-from taut.errors import ArgumentError
+from taut.cli._text import one_line, printable
+from taut.errors import ArgumentError, MeasurementError
 
 if TYPE_CHECKING:
     from taut.stats import InProcess, Processes, RayWorkers, Study, StudyReport
@@ -47,9 +50,10 @@ def run(
             folder,
             executor=_executor(file, workers, ray=ray, address=address),
             retry_failures=retry_failures,
-            progress=progress,
+            progress=lambda doing, share: progress(one_line(doing), share),
         )
     _show(report, folder, stdout=True)
+    _check_scores(report)
 
 
 @study.command("report")
@@ -75,13 +79,17 @@ def study_report(
     report = summarise(found)
     _show(report, store, stdout=str(json) != "-")
     if html is not None:
-        page = render_study(report)
+        page = printable(render_study(report))
         write_whole(html, lambda path: path.write_text(page, encoding="utf-8"))
     if scores is not None:
-        table = "".join(f"{row['part']},{row['seed']},{row['score']!r}\n" for row in score_rows(found))
-        write_whole(scores, lambda path: path.write_text(f"part,seed,score\n{table}", encoding="utf-8"))
+        table = io.StringIO()
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(("part", "seed", "score"))
+        writer.writerows((row["part"], row["seed"], repr(row["score"])) for row in score_rows(found))
+        write_whole(scores, lambda path: path.write_text(table.getvalue(), encoding="utf-8"))
     if json is not None:
         write_json(report.to_dict(), str(json))
+    _check_scores(report)
 
 
 def _load(file: Path) -> Study:
@@ -103,5 +111,14 @@ def _executor(file: Path, workers: int, *, ray: bool, address: str | None) -> In
 
 def _show(report: StudyReport, folder: Path, *, stdout: bool) -> None:
     for line in report.lines():
-        typer.echo(line, err=not stdout)
-    typer.echo(f"store: {folder}", err=not stdout)
+        typer.echo(one_line(line), err=not stdout)
+    typer.echo(one_line(f"store: {folder}"), err=not stdout)
+
+
+def _check_scores(report: StudyReport) -> None:
+    """A study without a single score is no success, though its store is as it should be."""
+    if report.runs and report.failures == report.runs:
+        raise MeasurementError(
+            f"{report.study}: all {report.runs} runs failed; the first with {report.errors[0]}",
+            fix="make the experiment run on its own, then run the study again with --retry-failures",
+        )

@@ -13,3 +13,8 @@ def printable(text: str) -> str:
         character if character in "\n\t" or unicodedata.category(character) not in _UNSAFE else "\ufffd"
         for character in text
     )
+
+
+def one_line(text: str) -> str:
+    """The same for a name: a line break or tab in it could pass for a line of ours."""
+    return printable(text).replace("\n", "\ufffd").replace("\t", "\ufffd")

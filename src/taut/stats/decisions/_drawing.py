@@ -9,6 +9,8 @@ import numpy as np
 from taut.stats.decisions._outperformance import Outperformance
 
 _WIDTH, _LEFT, _RIGHT = 720, 96, 24
+# Dots of one system: more of them cover each other, and make a page that no browser opens.
+_MOST_DOTS = 500
 _STYLE = """
 svg.comparison { --ink: #1b1f24; --muted: #545d68; --line: #d3d8de; --a: #1f6fc4; --b: #b35900; --page: #fff;
   background: var(--page); font: 13px system-ui, sans-serif; max-width: 100%; height: auto; }
@@ -73,7 +75,7 @@ def comparison_page(
 
 
 def _strip(found: Outperformance, a: np.ndarray, b: np.ndarray, names: tuple[str, str], metric: str) -> list[str]:
-    """One dot a run, and a line between the runs of a pair."""
+    """One dot a run, and a line between the runs of a pair; of very many runs some, evenly by rank."""
     least, most = float(min(a.min(), b.min())), float(max(a.max(), b.max()))
     # Divided before they are subtracted: the span of two large numbers may overflow.
     span = (most / 2 - least / 2) or 0.5
@@ -82,8 +84,16 @@ def _strip(found: Outperformance, a: np.ndarray, b: np.ndarray, names: tuple[str
         return _across((float(value) / 2 - least / 2) / span)
 
     parts = [_text(12, 194, _short(names[0]), ""), _text(12, 274, _short(names[1]), "")]
+    if max(len(a), len(b)) > _MOST_DOTS:
+        whole = f"{len(a):,}" if len(a) == len(b) else f"{len(a):,} and {len(b):,}"
+        what = "pairs, evenly by rank of their difference" if found.paired else "runs, evenly by rank"
+        parts.append(_text(_across(0.5), 160, f"drawn: at most {_MOST_DOTS} of {whole} {what}", "muted", "middle"))
     if found.paired:
+        shown = _spread(a / 2 - b / 2)
+        a, b = a[shown], b[shown]
         parts += [_line(place(x), 190, place(y), 270, "pair") for x, y in zip(a, b, strict=True)]
+    else:
+        a, b = a[_spread(a)], b[_spread(b)]
     parts += [_dot(place(value), 190, "a", 4) for value in a] + [_dot(place(value), 270, "b", 4) for value in b]
     parts += [
         _text(_across(0), 310, f"{least:.5g}", "muted"),
@@ -91,6 +101,13 @@ def _strip(found: Outperformance, a: np.ndarray, b: np.ndarray, names: tuple[str
         _text(_across(1), 310, f"{most:.5g}", "muted", "end"),
     ]
     return parts
+
+
+def _spread(values: np.ndarray) -> np.ndarray:
+    """Where those values stand that are drawn: all, or as many as may be, evenly by rank with both ends."""
+    if len(values) <= _MOST_DOTS:
+        return np.arange(len(values))
+    return np.argsort(values, kind="stable")[np.linspace(0, len(values) - 1, _MOST_DOTS).round().astype(int)]
 
 
 def _across(share: float) -> float:

@@ -142,7 +142,11 @@ def _csv_table(path: Path, text: str) -> Mapping[str, Sequence[Any]]:
     for number, row in enumerate(body, 1):
         if len(row) != len(names):
             raise DataError(
-                f"{path}: run {number} has {len(row)} fields", expected=f"{len(names)}, one for each column"
+                f"{path}: run {number} has {len(row)} fields: {', '.join(row)[:80]}",
+                expected=f"{len(names)}, one for each column: {', '.join(names)[:80]}",
+                fix="fill in what is missing"
+                if len(row) < len(names)
+                else "take out what is too many, or put a field that holds a comma in double quotes",
             )
     return {name: [row[index].strip() for row in body] for index, name in enumerate(names)}
 

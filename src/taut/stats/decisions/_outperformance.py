@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from taut.errors import ArgumentError, DataError
 from taut.stats._quantile import Interval
-from taut.stats.decisions import _brunner_munzel
+from taut.stats.decisions import _all_pairs
 from taut.stats.decisions._all_pairs_bootstrap import bootstrap_interval
 from taut.stats.decisions._correlated import tail_probability
 from taut.stats.decisions._intervals import Method, paired_interval
@@ -29,7 +29,7 @@ class Outperformance:
         wins: P(A>B), ties not counted. `wins + losses + ties` is 1.
         losses: P(B>A), ties not counted.
         ties: probability that both are equal.
-        p_value: two-sided, of P(A>B) = 1/2: the sign test of paired runs, else the test of Brunner and Munzel; both
+        p_value: two-sided, of P(A>B) = 1/2: the sign test of paired runs, else that of all pairs; both
             allow for the correlation. 1 where nothing can be decided.
         paired: whether run i of A was compared with run i of B only.
         sizes: numbers of runs of A and of B.
@@ -84,7 +84,8 @@ def outperformance(
 
     Paired runs (the same seeds, so the same splits) give the share of pairs that A wins, with the closed form of the
     percentile bootstrap, or the exact interval where the bootstrap degenerates, see `decide`. Unpaired runs
-    give the share of all n m pairs, with Brunner and Munzel's variance; their order does not matter.
+    give the share of all n m pairs, as so many independent ones as have Brunner and Munzel's variance; their order does
+    not matter.
 
     Runs that share one hyper-parameter search are correlated, and without a `correlation` the decision calls up to
     a third of equal systems different. With it the interval is that of a normal model with the floor
@@ -133,7 +134,7 @@ def outperformance(
         p_value = min(1.0, 2 * rarer)
     else:
         hindrance = obstacle(scores_a, scores_b)
-        found = _brunner_munzel.superiority(scores_a, scores_b) if min(sizes) > 1 else None
+        found = _all_pairs.superiority(scores_a, scores_b) if min(sizes) > 1 else None
         if hindrance or found is None:
             below = np.sort(scores_b)
             share = float(np.mean(np.searchsorted(below, scores_a, "left"))) / sizes[1]
@@ -143,8 +144,8 @@ def outperformance(
         if method == "percentile":
             low, high = bootstrap_interval(scores_a, scores_b, alpha)
         else:
-            low, high = _brunner_munzel.interval(found, alpha, correlation)
-        p_value = _brunner_munzel.p_value(found, correlation)
+            low, high = _all_pairs.interval(found, alpha, correlation)
+        p_value = _all_pairs.p_value(found, correlation)
     verdict = judge(low, high, gamma)
     estimate = Interval(shares[0] + shares[2] / 2, low, high, 1 - alpha)
     return Outperformance(verdict, _reason(verdict, low, high, gamma), estimate, *shares, p_value, *settings)

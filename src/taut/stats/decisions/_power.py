@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Literal, get_args
 
 from taut.errors import ArgumentError
-from taut.stats.decisions._brunner_munzel import normal_variance
+from taut.stats.decisions._all_pairs import normal_variance
 from taut.stats.decisions._correlated import tail_probability
 from taut.stats.decisions._intervals import Method
 from taut.stats.decisions._rule import Decision, check_settings, decide
@@ -135,13 +135,12 @@ def runs_needed(
         return tail_probability(_critical_wins(n, alpha / 2, correlation), n, theta, correlation)
 
     def unpaired_power(n: int) -> float:
-        from scipy.special import stdtrit
-
-        # The test is on the scale of Phi^-1 of the within-search probability.
+        # On the scale of Phi^-1 of the within-search probability, where half of the interval is that of equal systems.
         inner = theta / math.sqrt(1 - correlation)
         density = math.exp(-(inner**2) / 2) / math.sqrt(2 * math.pi)
         variance = (1 - correlation) * normal_variance(n, n, inner) / density**2
-        half = math.sqrt(variance * float(stdtrit(2 * n - 2, alpha / 2)) ** 2 + correlation * z**2)
+        equal = (1 - correlation) * normal_variance(n, n, 0.0) * 2 * math.pi
+        half = z * math.sqrt(equal + correlation)
         return float(ndtr((theta - half) / math.sqrt(variance + correlation)))
 
     found = paired_power if paired else unpaired_power

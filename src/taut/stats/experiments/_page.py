@@ -31,6 +31,8 @@ def render_study(report: StudyReport) -> str:
         f"<h1>{title}</h1>",
         f"<p>{report.runs:,} runs, {report.failures} failed, {report.seconds:,.0f} s of fitting.{state}</p>",
     ]
+    if report.warning:
+        parts.append(f"<p><strong>Warning:</strong> {escape(report.warning)}.</p>")
     if report.sources:
         bars = [(one.source, one.std) for one in report.sources]
         parts += [

@@ -22,6 +22,9 @@ from taut.stats.experiments._variance import (
     standard_deviation,
 )
 
+# The estimator that the others' deviations are compared with.
+_BASE = "fixed:init"
+
 
 @dataclass(frozen=True)
 class SourceVariance:
@@ -84,6 +87,7 @@ class StudyReport:
         ratios: deviation of every biased estimator's mean over that of "fixed:init", where both were repeated.
         scores: (repetitions, k) scores by part, None where a run failed or was not made.
         errors: of up to five failures.
+        code_versions: of the experiment's code that opened the store; more than one may have made the runs.
     """
 
     study: str
@@ -98,6 +102,17 @@ class StudyReport:
     ratios: dict[str, Interval]
     scores: dict[str, list[list[float | None]]]
     errors: tuple[str, ...]
+    code_versions: int = 1
+
+    @property
+    def warning(self) -> str:
+        """What is to be known before the figures are believed, or an empty text."""
+        if self.code_versions < 2:
+            return ""
+        return (
+            f"the experiment's code changed under the name {self.experiment!r} ({self.code_versions} versions): runs "
+            "of all of them may stand here; if scores changed, give it another name and start a new store"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain JSON data."""
@@ -109,6 +124,8 @@ class StudyReport:
         lines = [
             f"{self.study}: {self.experiment}, {self.runs:,} runs, {self.failures} failed, {self.seconds:,.0f} s{state}"
         ]
+        if self.warning:
+            lines.append(f"warning: {self.warning}")
         if self.sources:
             lines += ["", f"{'source':<24}{'runs':>5}{'mean':>10}{'std':>10}  {'95 % chi-square':<22}bootstrap"]
             lines += [
@@ -182,6 +199,7 @@ def summarise(store: StudyStore) -> StudyReport:
         ratios=_ratios(estimators, scores),
         scores=scores,
         errors=tuple(str(one.error) for one in failed[:5]),
+        code_versions=max(1, len(store.code)),
     )
 
 
@@ -269,7 +287,7 @@ def _verdict(sources: list[SourceVariance], scores: dict[str, list[list[float | 
 
 def _estimator(kind: str, label: str, table: list[list[float | None]]) -> EstimatorSummary:
     values = np.array([value for row in table for value in row if value is not None])
-    whole = _balanced(table)
+    whole = _balanced(table, _usable(table))
     std = std_of_mean = correlated = None
     if kind == "ideal" and len(values) >= 2:
         single = standard_deviation(values)
@@ -291,19 +309,30 @@ def _worth(estimator: EstimatorSummary, sigma: float | None) -> float | None:
     return None if sigma is None or mean is None or mean.estimate == 0 else (sigma / mean.estimate) ** 2
 
 
-def _balanced(table: list[list[float | None]]) -> np.ndarray:
-    """As many scores of every repetition as the one with most failures has."""
-    rows = [[value for value in row if value is not None] for row in table]
-    width = min(len(row) for row in rows)
-    return np.array([row[:width] for row in rows])
+def _usable(table: list[list[float | None]]) -> list[int]:
+    """Repetitions of which half of the scores are there: of an unfinished study those that are about done."""
+    return [index for index, row in enumerate(table) if 2 * sum(value is not None for value in row) >= len(row)]
+
+
+def _balanced(table: list[list[float | None]], repetitions: list[int]) -> np.ndarray:
+    """As many scores of each of these repetitions as the one that lacks most has."""
+    rows = [[value for value in table[index] if value is not None] for index in repetitions]
+    width = min((len(row) for row in rows), default=0)
+    return np.array([row[:width] for row in rows]).reshape(len(rows), width)
 
 
 def _ratios(estimators: list[EstimatorSummary], scores: dict[str, list[list[float | None]]]) -> dict[str, Interval]:
-    means = {one.label: _balanced(scores[one.label]).mean(axis=1) for one in estimators if one.correlated is not None}
-    base = means.pop("fixed:init", None)
-    if base is None or len(base) < 3 or np.ptp(base) == 0:
+    """In pairs: repetition i of every estimator has the same search and the same seeds where it redraws nothing."""
+    repeated = [one.label for one in estimators if one.correlated is not None]
+    if _BASE not in repeated:
         return {}
-    return {label: deviation_ratio(one, base) for label, one in means.items() if len(one) == len(base)}
+    found = {}
+    for label in repeated:
+        common = sorted(set(_usable(scores[label])) & set(_usable(scores[_BASE])))
+        one, base = (_balanced(scores[name], common).mean(axis=1) for name in (label, _BASE))
+        if label != _BASE and len(common) >= 3 and np.ptp(base) > 0:
+            found[label] = deviation_ratio(one, base)
+    return found
 
 
 def _judge(ratio: Interval) -> str:

@@ -94,8 +94,7 @@ class RandomSearch:
     budget: int
 
     def __post_init__(self) -> None:
-        if self.budget < 1:
-            raise ArgumentError("budget", self.budget, expected="at least 1 trial")
+        _check_budget(self.budget)
 
     def count(self, space: Space) -> int:
         """Fits that a search makes."""
@@ -169,8 +168,7 @@ class OptunaSearch:
     budget: int
 
     def __post_init__(self) -> None:
-        if self.budget < 1:
-            raise ArgumentError("budget", self.budget, expected="at least 1 trial")
+        _check_budget(self.budget)
 
     def count(self, space: Space) -> int:
         """Fits that a search makes."""
@@ -230,6 +228,11 @@ def best_of(points: Sequence[Point], scores: Sequence[float | None]) -> Point:
 def defaults(space: Space) -> Point:
     """Every hyper-parameter at its default."""
     return {name: values.default for name, values in space.items()}
+
+
+def _check_budget(budget: int) -> None:
+    if budget < 1:
+        raise ArgumentError("budget", budget, expected="at least 1 trial")
 
 
 def _check(space: Space) -> None:

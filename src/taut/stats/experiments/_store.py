@@ -42,6 +42,12 @@ class StudyStore:
         self.roles: dict[tuple[str, int, int], str] = {}
         self._file: BinaryIO | None = None
 
+    @property
+    def code(self) -> list[str]:
+        """Fingerprints of the experiment's code at every call that opened the store; stores of old have none."""
+        found = self.header.get("code")
+        return [str(one) for one in found] if isinstance(found, list) else []
+
     @classmethod
     def read(cls, folder: Path) -> Self:
         """Read a store without writing to it, even while another process does.
@@ -84,7 +90,9 @@ class StudyStore:
                 store._check_same(header)
             elif store._file.tell():
                 raise ArtefactError(f"{folder}: has runs but no {_HEADER}", fix="choose another folder")
-            store.header = {"format": FORMAT, **header}
+            # Every version of the experiment's code that made runs, in their order.
+            code = [*store.code, *(one for one in header.get("code", ()) if one not in store.code)]
+            store.header = {"format": FORMAT, **header, "code": code}
             text = json.dumps(store.header, indent=2) + "\n"
             write_whole(folder / _HEADER, lambda path: path.write_text(text, encoding="utf-8"))
             # A line without its end was never finished: the next one must not be glued to it.

@@ -12,6 +12,7 @@ from taut.stats.experiments._experiment import Experiment, Outcome, check_experi
 from taut.stats.experiments._load import load_named
 from taut.stats.experiments._parts import Part, Request, side_by_side
 from taut.stats.experiments._report import StudyReport, summarise
+from taut.stats.experiments._source import source_fingerprint
 from taut.stats.experiments._store import StudyStore
 
 #: Told what is being done, and which share of the study is done.
@@ -82,9 +83,11 @@ class Study:
             "sources": list(self.experiment.sources),
             "parts": [part.describe(self.experiment) for part in self.parts],
             "fits": self.fits,
+            "code": [code] if (code := source_fingerprint(self.experiment)) else [],
         }
         opened = StudyStore() if store is None else StudyStore.open(Path(store), header)
-        opened.header = {**opened.header, **header}
+        if store is None:
+            opened.header = header
         retry = {identity for identity, one in opened.outcomes.items() if one.score is None and retry_failures}
         with opened, (executor or InProcess()).session(self.experiment) as make:
             driver = _Driver(self, opened, make, retry, progress)
