@@ -90,7 +90,7 @@ TensorView channels_last(const TensorView& x) {
     return view;
 }
 
-// Takes x in channels_last, and returns (images, height, width, channels) for the caller to permute.
+// Takes x in channels_last, and returns y in it.
 template <WeightCoding coding>
 nb::object run(nb::handle x_object, nb::handle packed_object, nb::handle scales_object, nb::handle bias_object,
                const Pair& kernel_size, const Pair& stride, const Pair& padding, const Pair& dilation,
@@ -149,7 +149,8 @@ nb::object run(nb::handle x_object, nb::handle packed_object, nb::handle scales_
     TensorView like = x;
     like.shape[1] = call.vertical.out();
     like.shape[2] = call.horizontal.out();
-    NewTensor y = new_tensor(x_object, like, call.out_channels);
+    constexpr int order[] = {0, 3, 1, 2};
+    NewTensor y = new_tensor(x_object, like, call.out_channels, order);
     call.x = x.data;
     call.y = y.data;
     call.packed = static_cast<const std::int8_t*>(packed.data);

@@ -1,5 +1,7 @@
 #include "bindings/tensor_view.h"
 
+#include <algorithm>
+
 #include "bindings/dlpack.h"
 #include "bindings/kernel_error.h"
 
@@ -97,7 +99,8 @@ void read_attributes(nb::handle object, TensorView& view) {
     }
 }
 
-NewTensor allocate_exchange(const TensorView& view, std::int64_t* shape) {
+// A tensor whose dimension i is dimension order[i] of a contiguous one.
+NewTensor allocate_exchange(const TensorView& view, std::int64_t* shape, const int* order) {
     dlpack::Tensor prototype{};
     prototype.device = {dlpack::device_cpu, 0};
     prototype.ndim = view.dimensions;
@@ -113,18 +116,33 @@ NewTensor allocate_exchange(const TensorView& view, std::int64_t* shape) {
         refuse("y", "cannot be allocated: " + problem, "enough memory", "use a smaller batch");
     }
     void* data = static_cast<char*>(tensor->tensor.data) + tensor->tensor.byte_offset;
+    // The consumer copies these two; the tensor is freed through its context alone.
+    std::int64_t sizes[TensorView::max_dimensions];
+    std::int64_t strides[TensorView::max_dimensions];
+    if (order != nullptr) {
+        for (int i = 0; i < view.dimensions; ++i) {
+            sizes[i] = shape[order[i]];
+            strides[i] = 1;
+            for (int j = order[i] + 1; j < view.dimensions; ++j) strides[i] *= std::max<std::int64_t>(shape[j], 1);
+        }
+        tensor->tensor.shape = sizes;
+        tensor->tensor.strides = strides;
+    }
     void* object = nullptr;
     if (tensor_type.exchange->to_py_object(tensor, &object) != 0) throw nb::python_error();
     return {nb::steal(static_cast<PyObject*>(object)), data};
 }
 
-NewTensor allocate_attributes(nb::handle object, const TensorView& view, const std::int64_t* shape) {
+NewTensor allocate_attributes(nb::handle object, const TensorView& view, const std::int64_t* shape, const int* order) {
     nb::list sizes;
     for (int i = 0; i < view.dimensions; ++i) sizes.append(shape[i]);
     try {
         nb::object tensor = object.attr("new_empty")(sizes);
         void* data = view_tensor(tensor, "y").data;
-        return {std::move(tensor), data};
+        if (order == nullptr) return {std::move(tensor), data};
+        nb::list dimensions;
+        for (int i = 0; i < view.dimensions; ++i) dimensions.append(order[i]);
+        return {nb::object(tensor.attr("permute")(dimensions)), data};
     } catch (nb::python_error& error) {
         refuse("y", std::string("cannot be allocated: ") + error.what(), "enough memory", "use a smaller batch");
     }
@@ -208,10 +226,11 @@ TensorView view_tensor(nb::handle object, const char* name) {
     return view;
 }
 
-NewTensor new_tensor(nb::handle object, const TensorView& view, std::int64_t last_size) {
+NewTensor new_tensor(nb::handle object, const TensorView& view, std::int64_t last_size, const int* order) {
     std::int64_t shape[TensorView::max_dimensions];
     for (int i = 0; i < view.dimensions; ++i) shape[i] = i + 1 < view.dimensions ? view.shape[i] : last_size;
-    return tensor_type.exchange != nullptr ? allocate_exchange(view, shape) : allocate_attributes(object, view, shape);
+    return tensor_type.exchange != nullptr ? allocate_exchange(view, shape, order)
+                                           : allocate_attributes(object, view, shape, order);
 }
 
 }  // namespace taut

@@ -39,11 +39,12 @@ bool bind_tensor_type(nanobind::handle type, bool exchange);
 TensorView view_tensor(nanobind::handle object, const char* name);
 
 // A new, uninitialised, contiguous tensor of the dtype (float32 or bfloat16) and shape of `view`, which is of `object`,
-// but for its last size.
+// but for its last size. With `order`, dimension i of the object is dimension order[i] of that.
 struct NewTensor {
     nanobind::object object;
     void* data;
 };
-NewTensor new_tensor(nanobind::handle object, const TensorView& view, std::int64_t last_size);
+NewTensor new_tensor(nanobind::handle object, const TensorView& view, std::int64_t last_size,
+                     const int* order = nullptr);
 
 }  // namespace taut

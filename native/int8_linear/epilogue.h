@@ -27,37 +27,6 @@ inline typename V::Float gelu(typename V::Float x) {
     return V::mul(x, V::add(V::set(0.5f), half_erf));
 }
 
-// Turns V::width integer sums into outputs; only `count` of them when not `full`.
-template <class V, bool full>
-inline void finish_vector(const Int8LinearTile& tile, int channel, int count, typename V::Float row_scale,
-                          const std::int32_t* sums, std::uint8_t* y) {
-    const auto load = [count](const float* p) { return full ? V::load(p) : V::load_part(p, count); };
-    const auto scale = V::mul(row_scale, load(tile.scales + channel));
-    const auto bias = tile.bias == nullptr ? V::set(0.0f) : load(tile.bias + channel);
-    auto value = V::fma(V::from_int(sums + channel), scale, bias);
-    if (tile.activation == Activation::relu) value = V::max(V::set(0.0f), value);
-    if (tile.activation == Activation::gelu) value = gelu<V>(value);
-    if (tile.element == Element::bfloat16) {
-        V::store_bfloat16(reinterpret_cast<std::uint16_t*>(y) + channel, count, value);
-    } else if (full) {
-        V::store(reinterpret_cast<float*>(y) + channel, value);
-    } else {
-        V::store_part(reinterpret_cast<float*>(y) + channel, count, value);
-    }
-}
-
-// Turns the sums of one row of a tile into outputs. `sums` may be read up to the next multiple of V::width.
-template <class V>
-inline void finish_row(const Int8LinearTile& tile, int row, const std::int32_t* sums) {
-    const auto row_scale = V::set(tile.row_scales[row]);
-    std::uint8_t* y = tile.y + row * tile.y_stride;
-    int channel = 0;
-    for (; channel + V::width <= tile.channels; channel += V::width) {
-        finish_vector<V, true>(tile, channel, V::width, row_scale, sums, y);
-    }
-    if (channel < tile.channels) finish_vector<V, false>(tile, channel, tile.channels - channel, row_scale, sums, y);
-}
-
 // Turns V::width integer sums of each row of a tile into outputs; only `count` of them when not `full`.
 template <class V, Activation activation, Element element, bool full>
 inline void finish_column(const Int8LinearTile& tile, int channel, int count, const std::int32_t* sums, int stride) {
@@ -89,8 +58,7 @@ inline void finish_columns(const Int8LinearTile& tile, const std::int32_t* sums,
     finish_column<V, activation, element, false>(tile, channel, tile.channels - channel, sums + channel, stride);
 }
 
-// Turns the sums of a tile, rows of `stride`, into outputs, with the bits of finish_row. They may be read up to the next
-// multiple of V::width.
+// Turns the sums of a tile, rows of `stride`, into outputs. They may be read up to the next multiple of V::width.
 template <class V>
 [[gnu::noinline]] void finish_tile(const Int8LinearTile& tile, const std::int32_t* sums, int stride) {
     const auto choose = [&]<Element element>() {

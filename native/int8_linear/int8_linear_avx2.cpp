@@ -35,14 +35,14 @@ void block(const Int8LinearTile& tile) {
             }
         }
     }
+    alignas(32) std::int32_t out[rows][block_channels];
     for (int row = 0; row < rows; ++row) {
-        alignas(32) std::int32_t out[block_channels];
         for (int half = 0; half < 2; ++half) {
             const __m256i pairs = _mm256_hadd_epi32(sums[row][2 * half], sums[row][2 * half + 1]);
-            _mm256_store_si256(reinterpret_cast<__m256i*>(out + 8 * half), _mm256_permute4x64_epi64(pairs, 0xd8));
+            _mm256_store_si256(reinterpret_cast<__m256i*>(out[row] + 8 * half), _mm256_permute4x64_epi64(pairs, 0xd8));
         }
-        finish_row<Vector>(tile, row, out);
     }
+    finish_tile<Vector>(tile, out[0], block_channels);
 }
 
 void tile(const Int8LinearTile& tile) {

@@ -69,7 +69,7 @@ void panel(const Int8LinearTile& tile) {
             _mm512_store_si512(out[row] + block * block_channels, sum);
         }
     }
-    for (int row = 0; row < rows; ++row) finish_row<Vector>(tile, row, out[row]);
+    finish_tile<Vector>(tile, out[0], blocks * block_channels);
 }
 
 template <int rows>

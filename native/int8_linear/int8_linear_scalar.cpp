@@ -22,7 +22,7 @@ void tile(const Int8LinearTile& tile) {
             }
         }
     }
-    finish_row<Vector>(tile, 0, sums);
+    finish_tile<Vector>(tile, sums, block_channels);
 }
 
 }  // namespace

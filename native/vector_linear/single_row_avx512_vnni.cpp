@@ -93,7 +93,7 @@ void tile(const Int8LinearTile& tile) {
         _mm512_store_si512(out + block * block_channels,
                            multiply(tile.packed + block * tile.block_stride, tile.x, tile.groups));
     }
-    finish_row<Vector>(tile, 0, out);
+    finish_tile<Vector>(tile, out, panel_blocks * block_channels);
 }
 
 }  // namespace

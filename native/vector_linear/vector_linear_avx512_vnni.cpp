@@ -125,7 +125,7 @@ void panel(const Int8LinearTile& tile) {
     int block = 0;
     for (; block + 2 <= tile.blocks; block += 2) multiply<rows, 2>(tile, block, out);
     if (block < tile.blocks) multiply<rows, 1>(tile, block, out);
-    for (int row = 0; row < rows; ++row) finish_row<Vector>(tile, row, out + row * panel_blocks * block_channels);
+    finish_tile<Vector>(tile, out, panel_blocks * block_channels);
 }
 
 void tile(const Int8LinearTile& tile) {

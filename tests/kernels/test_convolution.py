@@ -90,7 +90,7 @@ def image(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(problems)
 def test_every_isa_gives_the_bits_of_the_integer_reference(problem: dict) -> None:
     geometry = problem["geometry"]

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
 from taut.kernels import pack_int8_convolution, pack_vector_convolution
+from taut.kernels._load import _native
 
 
 class Layer(torch.nn.Module):
@@ -35,6 +36,19 @@ class Layer(torch.nn.Module):
 @pytest.fixture(params=["int8", "vectors"])
 def layer(request: pytest.FixtureRequest) -> Layer:
     return Layer(request.param)
+
+
+@pytest.mark.parametrize("images", [0, 1, 3])
+def test_reading_tensors_by_their_attributes_gives_the_same(layer: Layer, images: int) -> None:
+    x = torch.randn(images, 5, 6, 8)
+    expected = layer(x)
+    assert not _native.bind_tensor_type(torch.Tensor, False)
+    try:
+        out = layer(x)
+    finally:
+        _native.bind_tensor_type(torch.Tensor, True)
+    assert out.stride() == expected.stride() == torch.empty(images, 3, 6, 7).permute(0, 3, 1, 2).stride()
+    assert torch.equal(out, expected)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

@@ -37,9 +37,9 @@ def test_the_layout_holds_each_code_each_scale_the_sums_and_the_depth(channels: 
 
 
 def test_the_size_is_four_and_a_quarter_bits_a_weight_and_one_trailer_a_block() -> None:
-    weights = random_weights(2048, 2048, torch.Generator().manual_seed(0))
+    weights = random_weights(512, 512, torch.Generator().manual_seed(0))
     packed = pack_vector_linear(weights.codes, weights.scales, weights.gammas)
-    assert packed.numel() == 2048 * 2048 * 4.25 / 8 + 2048 // 16 * 128
+    assert packed.numel() == 512 * 512 * 4.25 / 8 + 512 // 16 * 128
 
 
 def test_no_channels_or_no_features() -> None:

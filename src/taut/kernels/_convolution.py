@@ -249,8 +249,7 @@ def _implement(name: str) -> None:
             _require_images(x)
             x = x.contiguous(memory_format=torch.channels_last)
         threads = torch.get_num_threads()
-        y = native(x, packed, scales, bias, kernel_size, stride, padding, dilation, activation, threads)
-        return y.permute(0, 3, 1, 2)
+        return native(x, packed, scales, bias, kernel_size, stride, padding, dilation, activation, threads)
 
     def describe(
         x: Tensor,
