@@ -9,23 +9,29 @@ output is compared with the product of the decoded weights before it is timed. N
 timed by thread CPU time, two by wall time. The limit of many rows is the int8 rate, that of one row the rate of reading
 the packed weights: from memory where they exceed the third-level cache, else from that.
 
-    python -m benchmarks.vector_linear [--quick] [--json FILE]
+With `--ggml FOLDER` (or TAUT_GGML) a second peer stands beside: Q4_0 of a llama.cpp build for this host, 4.5 bits a
+weight repacked by it, the activations quantised to int8 in blocks of 32 within its operator.
+
+    python -m benchmarks.vector_linear [--quick] [--ggml FOLDER] [--json FILE]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+import gguf
 import numpy as np
 import onnx
 import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from benchmarks._ggml import Ggml
 from taut.kernels import active_isa, measure_peaks, pack_vector_linear
 from taut.stats import PairedResult, compare, fingerprint, quietness
 
@@ -36,6 +42,7 @@ SHAPES = (*((rows, size, size) for size in (2048, 4096) for rows in ROWS), STREA
 QUICK_SHAPES = ((1, 2048, 2048), (128, 2048, 2048))
 BLOCKS = (16, 32, 64, 128)
 OURS = {"W4A4": "vsq4", "W4A8": "int8"}
+EQUAL, GGML = "block 16, level 4", "ggml Q4_0"
 
 Call = Callable[[], object]
 
@@ -76,6 +83,15 @@ class Problem:
 
         return call
 
+    def ggml(self, library: Ggml, threads: int) -> Call:
+        kind = gguf.GGMLQuantizationType.Q4_0
+        weight = self.codes * self.block_scales(16).repeat_interleave(16, dim=1)
+        blocks = gguf.quants.quantize(weight.numpy(), kind)
+        call, y = library.linear(blocks.tobytes(), self.x, len(self.codes), threads)
+        call()
+        _check_product(y, self.x, torch.from_numpy(gguf.quants.dequantize(blocks, kind)), 0.02)
+        return call
+
     def block_scales(self, block: int) -> torch.Tensor:
         """One float32 scale for each block of each channel; for blocks of 16 those of our weights."""
         return (self.scales * self.gammas[:, None])[:, :: block // 16].contiguous()
@@ -110,10 +126,14 @@ class Problem:
 
     def _check(self, y: torch.Tensor, block: int, tolerance: float) -> None:
         weight = self.codes * self.block_scales(block).repeat_interleave(block, dim=1)
-        expected = self.x @ weight.T
-        error = float((y - expected).norm() / expected.norm())
-        if error > tolerance:
-            raise SystemExit(f"an output is off by {error:.3f} of its norm; its time would mean nothing")
+        _check_product(y, self.x, weight, tolerance)
+
+
+def _check_product(y: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, tolerance: float) -> None:
+    expected = x @ weight.T
+    error = float((y - expected).norm() / expected.norm())
+    if error > tolerance:
+        raise SystemExit(f"an output is off by {error:.3f} of its norm; its time would mean nothing")
 
 
 def row(shape: tuple[int, int, int], threads: int, ours: str, peer: str, result: PairedResult, packed: int) -> dict:
@@ -139,23 +159,26 @@ def row(shape: tuple[int, int, int], threads: int, ours: str, peer: str, result:
     }
 
 
-def measure_shape(shape: tuple[int, int, int], threads: int, budget: float) -> list[dict[str, Any]]:
-    """W4A4 against every setting of the peer, and W4A8 against the setting of equal weights."""
+def measure_shape(
+    shape: tuple[int, int, int], threads: int, budget: float, library: Ggml | None
+) -> list[dict[str, Any]]:
+    """W4A4 against every setting of the peers, and W4A8 against the setting of equal weights and against Q4_0."""
     clock: Literal["thread_cpu", "wall"] = "thread_cpu" if threads == 1 else "wall"
     problem = Problem(*shape)
     ours = {name: problem.ours(inputs) for name, inputs in OURS.items()}
     # Level 0 is compared where its claim is made; elsewhere it is slower still.
     levels = (4, 0) if shape[0] in (1, 128) else (4,)
+    settings = [(f"block {block}, level {level}", block, level) for level in levels for block in BLOCKS]
+    if library is not None:
+        settings.append((GGML, 0, 0))
     rows = []
-    for level in levels:
-        for block in BLOCKS:
-            peer = problem.peer(block, level, threads)
-            for name, call in ours.items():
-                if name == "W4A4" or (block, level) == (16, 4):
-                    result = compare(peer, call, clock=clock, budget=budget)
-                    label = f"block {block}, level {level}"
-                    rows.append(row(shape, threads, name, label, result, problem.packed.numel()))
-                    print_row(rows[-1])
+    for label, block, level in settings:
+        peer = problem.peer(block, level, threads) if block or library is None else problem.ggml(library, threads)
+        for name, call in ours.items():
+            if name == "W4A4" or label in (EQUAL, GGML):
+                result = compare(peer, call, clock=clock, budget=budget)
+                rows.append(row(shape, threads, name, label, result, problem.packed.numel()))
+                print_row(rows[-1])
     return rows
 
 
@@ -175,8 +198,9 @@ def print_summary(rows: list[dict[str, Any]], peaks: dict[str, float]) -> None:
     """For each shape: the ratio to the peer's blocks of 16 and to its best setting, and the share of the limit."""
     for shape in dict.fromkeys(row["shape"] for row in rows):
         of_shape = [row for row in rows if row["shape"] == shape and row["ours"] == "W4A4"]
-        equal = next(row for row in of_shape if row["peer"] == "block 16, level 4")
-        best = min(of_shape, key=lambda row: row["ratio"])
+        equal = next(row for row in of_shape if row["peer"] == EQUAL)
+        best = min((row for row in of_shape if row["peer"] != GGML), key=lambda row: row["ratio"])
+        beside = "".join(f"{row['ratio']:.2f} x {GGML}, " for row in of_shape if row["peer"] == GGML)
         if shape[0] > 1:
             limit = f"{1e11 * equal['ours_gops'] / peaks['int8']:5.1f} % of the int8 peak"
         else:
@@ -185,16 +209,21 @@ def print_summary(rows: list[dict[str, Any]], peaks: dict[str, float]) -> None:
             limit = f"{rate / 1e9:5.1f} GB/s, {100 * rate / peaks[level]:5.1f} % of {level}"
         print(
             f"{shape}, {equal['threads']} thread(s): {equal['ratio']:.2f} x block 16 level 4, "
-            f"{best['ratio']:.2f} x the best ({best['peer']}), {limit}"
+            f"{best['ratio']:.2f} x the best ({best['peer']}), {beside}{limit}"
         )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two shapes, one thread, one second a pair")
+    parser.add_argument("--ggml", type=Path, help="folder with libggml-base.so and libggml-cpu.so")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     options = parser.parse_args()
     budget = 1.0 if options.quick else 3.0
+    folder = options.ggml or (Path(os.environ["TAUT_GGML"]) if "TAUT_GGML" in os.environ else None)
+    library = None if folder is None else Ggml(folder)
+    if library is None:
+        print("ggml: not run, no folder was given")
     quiet = quietness()
     print(f"instruction set {active_isa()}, onnxruntime {onnxruntime.__version__}, {quiet}")
     rows: list[dict[str, Any]] = []
@@ -204,7 +233,7 @@ def main() -> None:
             torch.set_num_threads(threads)
             of_threads: list[dict[str, Any]] = []
             for shape in QUICK_SHAPES if options.quick else SHAPES:
-                of_threads += measure_shape(shape, threads, budget)
+                of_threads += measure_shape(shape, threads, budget, library)
             peaks[threads] = measure_peaks(threads)
             print_summary(of_threads, peaks[threads])
             rows += of_threads

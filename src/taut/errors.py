@@ -11,7 +11,8 @@ TautError                   anything taut raises on purpose            exit 1
 ├── DataError               samples, labels or a metric do not fit     exit 4
 ├── MeasurementError        a measurement cannot carry the claim       exit 4
 ├── TransformError          a pass could not be applied                exit 4
-│   └── EmptyChangeError    a pass changed nothing
+│   ├── EmptyChangeError    a pass changed nothing
+│   └── QualityError        its result loses more than allowed
 ├── KernelError             a native kernel refused its arguments      exit 4
 ├── ArtefactError           an artefact cannot be read                 exit 5
 │   ├── TamperedError       its content does not match its manifest
@@ -134,6 +135,10 @@ class TransformError(TautError):
 
 class EmptyChangeError(TransformError):
     """A pass changed nothing."""
+
+
+class QualityError(TransformError):
+    """A result loses more quality than was allowed."""
 
 
 class KernelError(TautError, ValueError):

@@ -11,7 +11,10 @@ from taut.errors import GraphError
 from taut.graph import (
     Builder,
     Graph,
+    Interpreter,
+    Node,
     OperationCost,
+    Ref,
     ScalarType,
     SymbolRange,
     TensorType,
@@ -19,7 +22,9 @@ from taut.graph import (
     graph_cost,
     operation_cost,
 )
+from taut.graph._cost import _MACS
 from taut.graph._symbols import symbol
+from taut.numerics import encode, get_format
 
 T = symbol("s0")
 ROWS = TensorType((T, 8), torch.float32)
@@ -62,6 +67,48 @@ def test_a_gather_reads_the_rows_it_takes() -> None:
     out = TensorType((5, 8), torch.float32)
     graph = single("aten.embedding.default", "table", "ids", outputs=out, table=table, ids=ids)
     assert cost_at(graph) == (0, 8000, 5 * 8 + 5 * 8 * 4, 5 * 8 * 4)
+
+
+def test_a_lookup_in_an_encoded_table_reads_the_bytes_of_its_rows() -> None:
+    form = get_format("vsq4-v16-s4")
+    encoded = encode(torch.ones(1000, 24), form)
+    builder = Builder()
+    ids = builder.input("ids", TensorType((T,), torch.int64))
+    buffers = tuple(builder.constant(buffer, name) for name, buffer in encoded.buffers.items())
+    out = TensorType((T, 24), torch.float32)
+    graph = builder.finish(
+        builder.add("taut.encoded_embedding.default", ids, buffers, form.name, (1000, 24), outputs=out)
+    )
+    assert encoded.nbytes == 1000 * (12 + 1 + 4)
+    assert cost_at(graph) == (0, encoded.nbytes, 10 * (8 + 12 + 1 + 4), 10 * 24 * 4)
+
+
+def test_an_encoded_weight_is_decoded_before_the_graph_runs() -> None:
+    form = get_format("int8-channel")
+    encoded = encode(torch.ones(16, 8), form)
+    builder = Builder()
+    x = builder.input("x", ROWS)
+    buffers = tuple(builder.constant(buffer, name) for name, buffer in encoded.buffers.items())
+    kind = TensorType((16, 8), torch.float32)
+    weight = builder.add("taut.decode.default", buffers, form.name, (16, 8), outputs=kind)
+    product = builder.add("aten.linear.default", x, weight, outputs=TensorType((T, 16), torch.float32))
+    graph = builder.finish((product, weight))
+    assert cost_at(graph) == (10 * 16 * 8, 0, 4 * (10 * 8 + 16 * 8), 4 * 10 * 16)
+    assert evaluate(operation_cost(graph, graph.nodes[weight.node]).bytes_read, {}) == 0
+    run = Interpreter(graph)
+    with torch.inference_mode():
+        run(torch.ones(10, 8))[1].zero_()  # what the caller gets is the caller's
+    assert torch.equal(run(torch.ones(10, 8))[1], encoded.decode())
+
+
+def test_a_packed_convolution_multiplies_channels_by_window() -> None:
+    node = Node(1, "taut.int8_convolution.default", (Ref(0), None, None, None, (3, 5)), outputs=(_image(4, 16),))
+    graph = Graph((Node(0, "input", ("x",), outputs=(_image(4, 12),)), node), (0,), Ref(1))
+    assert _MACS["int8_convolution"](graph, node) == 4 * 16 * 8 * 8 * 12 * 3 * 5
+
+
+def _image(batch: int, channels: int) -> TensorType:
+    return TensorType((batch, channels, 8, 8), torch.float32)
 
 
 def test_an_operand_used_twice_is_read_once() -> None:

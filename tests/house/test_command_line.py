@@ -47,7 +47,20 @@ def documented_options(command: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "command", ["optimize", "run", "report", "inspect", "compare", "doctor", "study run", "study report"]
+    "command",
+    [
+        "optimize",
+        "quantize",
+        "formats",
+        "run",
+        "export",
+        "report",
+        "inspect",
+        "compare",
+        "doctor",
+        "study run",
+        "study report",
+    ],
 )
 def test_the_page_lists_exactly_the_options_there_are(command: str) -> None:
     from taut.cli._app import app
@@ -83,8 +96,14 @@ def test_the_page_lists_exactly_the_techniques_and_peers_there_are() -> None:
     assert [name for name, _ in rows] == [*technique_names(), *PEERS]
     changing = {name for name, results in rows if results == "change"}
     assert changing == {name for name, one in PASSES.items() if one.changes_numerics}
-    documented = re.findall(r"^\| `(\w+)` \|", options, re.MULTILINE)
-    assert documented == [option for one in PASSES.values() for option in one.defaults]
+    table = re.findall(r"^\| ([^|]+) \| `(\w+)` \|", options.split("\n## ")[0], re.MULTILINE)
+    with_options = [name for name, one in PASSES.items() if one.defaults]
+    documented = {
+        (name, option)
+        for passes, option in table
+        for name in (with_options if passes == "all" else re.findall(r"`(\w+)`", passes))
+    }
+    assert documented == {(name, option) for name, one in PASSES.items() for option in one.defaults}
 
 
 def test_help_works_without_a_home_or_terminal(tmp_path: Path) -> None:

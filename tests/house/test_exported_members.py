@@ -13,11 +13,11 @@ import pytest
 import taut
 
 SOURCE = Path(taut.__file__).parent
-ROOMS = ("cli", "cost", "graph", "kernels", "optimize", "stats", "transform")
+ROOMS = ("cli", "cost", "export", "graph", "kernels", "numerics", "optimize", "stats", "transform")
 
 
 def test_the_face_of_taut() -> None:
-    assert taut.__all__ == ["Result", "Session", "TautError", "__version__", "load", "optimize"]
+    assert taut.__all__ == ["Result", "Session", "TautError", "__version__", "load", "optimize", "quantize"]
     for name in taut.__all__:
         assert getattr(taut, name) is not None
     assert callable(taut.optimize)

@@ -8,6 +8,7 @@ from taut.optimize._report import (
     Comparison,
     DataSummary,
     Interval,
+    Layer,
     Metric,
     ModelSummary,
     OperatorTime,
@@ -205,6 +206,39 @@ def operators() -> list[OperatorTime]:
             for name in ("query", "key", "value")
         ]
     return rows
+
+
+def layers() -> tuple[Layer, ...]:
+    rows = [
+        Layer(
+            path=f"encoder.layer.{index}.attention.self.query",
+            kind="linear",
+            format="vsq4-v16-s4",
+            runs="kernel",
+            elements=147_456,
+            bytes_before=589_824,
+            bytes_after=79_872,
+            sqnr_db=21.3,
+            error=3.1e-5,
+        )
+        for index in range(6)
+    ]
+    table = Layer(
+        path="embeddings.word_embeddings",
+        kind="embedding",
+        format="float32",
+        runs="unchanged",
+        elements=11_720_448,
+        bytes_before=46_881_792,
+        bytes_after=46_881_792,
+    )
+    return (table, *rows)
+
+
+def size_report(**changes: object) -> Report:
+    """The sample as `taut quantize` would write it."""
+    headline = comparison(0.8, 0.79, 0.81, "slower").model_copy(update={"baseline_threads": 1, "candidate_threads": 2})
+    return sample_report(**{"job": "quantize", "goal": "size", "layers": layers(), "headline": headline, **changes})
 
 
 def sample_report(**changes: object) -> Report:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,9 +23,10 @@ from taut.errors import (
     TruncatedError,
     VersionError,
 )
-from taut.graph import capture
+from taut.graph import Graph, TensorType, capture, content_hash
 from taut.optimize import Recipe, Session, free_destination, load, read_recipe, read_report
 from taut.optimize import _bundle as bundles
+from taut.transform import apply_recipe
 
 FILES = ("graph.json", "manifest.json", "model.safetensors", "recipe.yaml", "report.html", "report.json")
 
@@ -125,6 +128,67 @@ def test_a_rewritten_manifest_does_not_smuggle_in_other_operators(bundle: Path) 
     (bundle / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(TautError, match="from_file"):
         load(bundle)
+
+
+ENCODED: list[tuple[str, tuple[Any, ...]]] = [
+    ("taut.decode.default", ("vsq9-v16-s4", (48, 32))),
+    ("taut.decode.default", ("v" * 100_000, (48, 32))),
+    ("taut.decode.default", ("vsq8-v16-s4", (48, 32))),
+    ("taut.decode.default", ("vsq4-v16-s4", (32, 48))),
+    ("taut.decode.default", ("vsq4-v16-s4", ())),
+    ("taut.decode.default", ("vsq4-v16-s4", (-48, 32))),
+    ("taut.decode.default", ("vsq4-v16-s4", (2**62, 2**62))),
+    ("taut.encoded_embedding.default", ("q4_0", (64, 32))),
+    ("taut.encoded_embedding.default", ("vsq4-v16-s4", (2**40, 32))),
+    ("taut.encoded_embedding.default", ("vsq4-v16-s4", (0, 32))),
+]
+
+
+@pytest.fixture(scope="module")
+def encoded() -> Graph:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Embedding(64, 32), torch.nn.Linear(32, 48)).eval()
+    graph = capture(model, (torch.randint(0, 64, (4, 6)),))
+    return apply_recipe(graph, [("quantise", {"scheme": "vsq4-v16-s4"})])[0]
+
+
+@pytest.mark.parametrize(("op", "ending"), ENCODED, ids=lambda value: str(value)[:40])
+def test_encoded_tensors_that_contradict_their_format_are_refused(
+    encoded: Graph, tmp_path: Path, op: str, ending: tuple[Any, ...]
+) -> None:
+    forged = [
+        dataclasses.replace(node, args=(*node.args[: -len(ending)], *ending)) if node.op == op else node
+        for node in encoded.nodes
+    ]
+    graph = dataclasses.replace(encoded, nodes=tuple(forged))
+    assert load(bundles.write_bundle(tmp_path / "whole.taut", encoded, Recipe(), sample_report()))
+    path = bundles.write_bundle(tmp_path / "forged.taut", graph, Recipe(), sample_report())
+    with pytest.raises(ArtefactError, match=f"graph.json: node .*{op}"):
+        load(path)
+
+
+def test_packed_weights_of_another_size_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    graph = capture(torch.nn.Linear(64, 64).eval(), (torch.randn(4, 64),))
+    graph, _ = apply_recipe(graph, [("int8_linear", {})])
+    key = next(key for key, tensor in graph.constants.items() if tensor.dtype is torch.int8)
+    shorter = graph.constants[key][:-1].contiguous()
+    other = content_hash(shorter)
+    nodes = [
+        dataclasses.replace(
+            node,
+            args=(other, node.args[1]),
+            outputs=(TensorType(tuple(shorter.shape), torch.int8),),
+        )
+        if node.op == "constant" and node.args[0] == key
+        else node
+        for node in graph.nodes
+    ]
+    constants = {other if name == key else name: shorter if name == key else t for name, t in graph.constants.items()}
+    forged = dataclasses.replace(graph, nodes=tuple(nodes), constants=constants)
+    session = load(bundles.write_bundle(tmp_path / "forged.taut", forged, Recipe(), sample_report()))
+    with pytest.raises(TautError, match="packed"):
+        session(torch.randn(4, 64))
 
 
 def test_no_bundle_at_all(tmp_path: Path) -> None:

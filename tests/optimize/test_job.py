@@ -16,6 +16,7 @@ import taut
 from taut.errors import ArgumentError, ArtefactError, DataError, ExportError, Interrupted, ModelLoadError
 from taut.optimize import Result, dry_run, load, technique_names
 from taut.optimize import _search as searching
+from taut.stats import Arm
 
 pytestmark = pytest.mark.usefixtures("made_up_host")
 
@@ -96,13 +97,12 @@ def test_a_recipe_replays(data: dict[str, object], tmp_path: Path) -> None:
 def test_ctrl_c_keeps_what_was_measured(
     data: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = searching.compare, []
+    real = searching.compare
 
-    def stopped(*arms: object, **keywords: object) -> object:
-        calls.append(arms)
-        if len(calls) == 3:
+    def stopped(baseline: Arm, candidate: Arm, **keywords: Any) -> object:
+        if candidate.name == "result":  # the proof, which comes last whatever the budget allowed before it
             raise KeyboardInterrupt
-        return real(*arms, **keywords)  # pyright: ignore[reportArgumentType]
+        return real(baseline, candidate, **keywords)
 
     monkeypatch.setattr(searching, "compare", stopped)
     with pytest.raises(Interrupted) as caught:
@@ -121,7 +121,7 @@ def test_ctrl_c_before_anything_was_measured(monkeypatch: pytest.MonkeyPatch, tm
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("taut.optimize._job.collect", stop)
+    monkeypatch.setattr("taut.optimize._work.collect", stop)
     with pytest.raises(Interrupted, match="before anything"):
         taut.optimize(network(), torch.randn(16, 3, 16, 16), out=tmp_path / "part.taut")
     assert not list(tmp_path.iterdir())
@@ -238,7 +238,7 @@ def test_a_model_that_cannot_run_on_its_example_is_told_from_a_refused_export(
 
 @pytest.mark.parametrize(
     ("moment", "status"),
-    [("taut.optimize._outcome._profile", "partial"), ("taut.optimize._job.write_bundle", "complete")],
+    [("taut.optimize._outcome._profile", "partial"), ("taut.optimize._work.write_bundle", "complete")],
 )
 def test_ctrl_c_after_the_search_loses_nothing(
     moment: str, status: str, monkeypatch: pytest.MonkeyPatch, data: dict[str, object], tmp_path: Path

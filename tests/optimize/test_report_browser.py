@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from report_sample import bare_report, sample_report
+from report_sample import bare_report, layers, sample_report, size_report
 
 from taut.optimize._report import OperatorTime, Recipe, Report, render_report
 
@@ -56,6 +56,7 @@ def unbroken_names() -> Report:
             candidate.model_copy(update={"title": long, "name": long, "on_top_of": (long,), "options": {long: long}})
             for candidate in sample_report().candidates
         ),
+        layers=tuple(layer.model_copy(update={"path": long, "format": long, "kind": long}) for layer in layers()),
         operators=(OperatorTime(module_path=long, op=long, before_seconds=1e300, after_seconds=1e-300),),
         host={long: long, "markup": "</dd><script>throw 1</script><img src=x onerror='throw 2'>"},
         recipe=Recipe(command=long),
@@ -66,6 +67,7 @@ PAGES = {
     "sample": sample_report(),
     "partial": sample_report(status="partial", partial_reason="Interrupted after 83 s."),
     "bare": bare_report(),
+    "size": size_report(),
     "unbroken": unbroken_names(),
 }
 

@@ -6,12 +6,13 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from report_sample import bare_report, comparison, sample_report
+from report_sample import bare_report, comparison, sample_report, size_report
 
 from taut.errors import ArtefactError
 from taut.optimize._report import (
     LARGEST_PAGE_BYTES,
     Candidate,
+    Layer,
     ModelSummary,
     OperatorTime,
     Quality,
@@ -107,6 +108,20 @@ def hostile_report(text: str, *, candidates: int = 8, operators: int = 8) -> Rep
             OperatorTime(module_path=text, op=text, before_seconds=1e308, after_seconds=5e-324)
             for _ in range(operators)
         ),
+        layers=tuple(
+            Layer(
+                path=text,
+                kind=text,
+                format=text,
+                runs="kernel",
+                elements=0,
+                bytes_before=2**62,
+                bytes_after=0,
+                sqnr_db=-1e300,
+                error=1e300,
+            )
+            for _ in range(operators)
+        ),
         host={text: {"x" + text: text}},
         quietness={text: text},
         recipe=Recipe(steps=(RecipeStep(name=text, options={text: text}),), command=text),
@@ -126,6 +141,26 @@ def test_headline_names_speed_interval_quality_and_size(sample: Page):
     assert "12.3 ms → 6.41 ms" in words
     assert "0.8203 → 0.8189 change −0.0035 to +0.0006 (95 % interval), higher is better" in words
     assert "90.9 MB → 58.9 MB" in words
+
+
+def test_the_size_goal_leads_with_bytes_and_still_says_that_it_is_slower():
+    words = Page(render_report(size_report())).words()
+    assert "35.2 % smaller" in words
+    assert "90,852,864 bytes of parameters and buffers became 58,912,000." in words
+    assert words.index("90.9 MB → 58.9 MB") < words.index("0.790× to 0.810×")
+    assert "taut quantize" in words
+    grown = Page(render_report(size_report(size_bytes={"before": 100, "after": 101}))).words()
+    assert "Not smaller" in grown
+
+
+def test_every_weight_is_listed_with_bits_and_error():
+    words = Page(render_report(size_report())).words()
+    assert (
+        "linear encoder.layer.0.attention.self.query before 590 kB after 79.9 kB vsq4-v16-s4 kernel 4.33 21.30" in words
+    )
+    assert "embedding embeddings.word_embeddings before 46.9 MB after 46.9 MB float32 unchanged 32.00 – –" in words
+    assert "0.000031" in words
+    assert "How each weight is stored" not in Page(render_report(sample_report())).words()
 
 
 def test_every_candidate_appears_with_its_decision_and_reason(sample: Page):

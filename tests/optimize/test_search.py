@@ -24,8 +24,15 @@ from taut.stats import PairedResult
 class Speeds:
     """Seconds a pass for each arm: eager, then the product of the gains of the passes in an interpreter's graph."""
 
-    def __init__(self, gains: Mapping[str, float], *, eager: Mapping[int, float] | None = None) -> None:
+    def __init__(
+        self,
+        gains: Mapping[str, float],
+        *,
+        eager: Mapping[int, float] | None = None,
+        saved: Mapping[str, int] | None = None,
+    ) -> None:
         self.gains = gains
+        self.saved = saved or {}
         self.eager = eager or {1: 1.0, 2: 1.0}
         self.applied: dict[int, tuple[str, ...]] = {}
         self.alive: list[Graph] = []  # an id is only unique while its object lives
@@ -49,6 +56,9 @@ class Speeds:
             "decided",
             (math.log(ratio),),
         )
+
+    def stored_bytes(self, graph: Graph) -> int:
+        return 1000 - sum(self.saved.get(name, 0) for name in self.applied.get(id(graph), ()))
 
     def seconds(self, arm: FakeArm) -> float:
         names = self.applied.get(id(getattr(arm.model, "graph", None)), ())
@@ -91,16 +101,17 @@ class FakePass:
     count: int = 1
     damage: float = 0.0
     emptied_by: str = ""
+    changes_numerics: bool = True
     speeds: Speeds | None = None
 
     @property
     def title(self) -> str:
         return f"Do {self.name}"
 
-    def applies(self, _graph: object) -> FakeApplicability:
+    def applies(self, _graph: object, **_options: object) -> FakeApplicability:
         return FakeApplicability(self.count, "nothing to do")
 
-    def apply(self, graph: Graph) -> FakeChange:
+    def apply(self, graph: Graph, **_options: object) -> FakeChange:
         assert self.speeds is not None
         before = self.speeds.applied.get(id(graph), ())
         if self.emptied_by in before:
@@ -137,6 +148,7 @@ def search(
         one.speeds = speeds
     for room in (planning, searching):
         monkeypatch.setattr(room, "PASSES", catalogue)
+        monkeypatch.setattr(room, "stored_bytes", speeds.stored_bytes)
     monkeypatch.setattr(planning, "missing_needs", lambda _: ())
     monkeypatch.setattr(planning.Planner, "calibrate", lambda *_: None)
     monkeypatch.setattr(planning.Planner, "gain", lambda *_: 1.5)
@@ -188,11 +200,11 @@ def test_a_kept_technique_gives_way_to_one_that_leaves_it_nothing(
     passes = [FakePass("large"), FakePass("small", emptied_by="large")]
     done = search(monkeypatch, model, passes, Speeds({}))
     planner = planning.Planner(done.base, {}, done.settings)
-    _, steps, change = planner.apply(("small",), "large")
+    _, steps, change = planner.apply((("small", {}),), "large")
     assert [name for name, _ in steps] == ["large"]
     assert change.summary == "changed by large"
     with pytest.raises(EmptyChangeError):
-        planner.apply(("large",), "small")
+        planner.apply((("large", {}),), "small")
 
 
 def test_the_recipe_and_the_report_hold_the_options_that_were_used(
@@ -279,11 +291,59 @@ def test_a_stack_that_is_not_proven_keeps_nothing(monkeypatch: pytest.MonkeyPatc
     assert "not proven" in next(trial.reason for trial in done.trials if trial.name == "a")
 
 
-def test_the_size_goal_keeps_what_stores_less(monkeypatch: pytest.MonkeyPatch, model: torch.nn.Module) -> None:
-    done = search(monkeypatch, model, [FakePass("a")], Speeds({"a": 3.0}), goal="size")
+def test_the_size_goal_keeps_what_stores_less_and_what_is_faster_at_no_bytes(
+    monkeypatch: pytest.MonkeyPatch, model: torch.nn.Module
+) -> None:
+    names = ["half", "quarter", "table", "fast", "large", "idle"]
+    passes = [FakePass(name, conflicts=("half",) if name == "quarter" else ()) for name in names]
+    speeds = Speeds(
+        {"half": 2.0, "quarter": 0.5, "fast": 3.0, "large": 9.0},
+        saved={"half": 500, "quarter": 750, "table": 100, "large": -1},
+    )
+    done = search(monkeypatch, model, passes, speeds, goal="size")
     done.run()
-    assert done.incumbent.names == ()
-    assert "stores" in next(trial.reason for trial in done.trials if trial.name == "a")
+    assert done.incumbent.names == ("quarter", "table", "fast")
+    assert done.proven
+    reasons = {trial.name: trial.reason for trial in done.trials}
+    assert "conflicts with quarter" in reasons["half"]
+    assert "stores 1,001 bytes instead of 1,000" in next(t.reason for t in done.trials if t.name == "large")
+    assert statuses(done)["idle"] == ["rejected", "rejected"]
+
+
+def test_the_size_goal_begins_with_what_loses_nothing_and_then_with_the_smallest(
+    monkeypatch: pytest.MonkeyPatch, model: torch.nn.Module
+) -> None:
+    passes = [FakePass("half"), FakePass("fold", changes_numerics=False), FakePass("quarter"), FakePass("idle")]
+    speeds = Speeds({}, saved={"half": 500, "fold": 1, "quarter": 750})
+    done = search(monkeypatch, model, passes, speeds, goal="size")
+    done.run()
+    alone = [trial.name for trial in done.trials if trial.on_top_of == ("graph",)]
+    assert alone == ["fold", "quarter", "half", "idle"]
+
+
+def test_the_size_goal_takes_the_next_best_where_the_smallest_loses_too_much(
+    monkeypatch: pytest.MonkeyPatch, model: torch.nn.Module
+) -> None:
+    passes = [FakePass("quarter", conflicts=("half",), damage=1.0), FakePass("half")]
+    done = search(monkeypatch, model, passes, Speeds({}, saved={"half": 500, "quarter": 750}), goal="size")
+    done.run()
+    assert done.incumbent.names == ("half",)
+    assert "allowed" in next(trial.reason for trial in done.trials if trial.name == "quarter")
+
+
+def test_what_only_saves_bytes_is_left_to_the_size_goal_and_to_only(
+    monkeypatch: pytest.MonkeyPatch, model: torch.nn.Module
+) -> None:
+    passes = [FakePass("quantised_embedding"), FakePass("a")]
+    speeds = Speeds({"quantised_embedding": 2.0}, saved={"quantised_embedding": 500})
+    done = search(monkeypatch, model, passes, speeds)
+    done.run()
+    assert statuses(done)["quantised_embedding"] == ["not_tried"]
+    assert "goal is size" in next(trial.reason for trial in done.trials if trial.name == "quantised_embedding")
+    for settings in ({"goal": "size"}, {"only": ("quantised_embedding",)}):
+        done = search(monkeypatch, model, passes, speeds, **settings)
+        done.run()
+        assert done.incumbent.names == ("quantised_embedding",)
 
 
 def test_a_technique_that_fails_to_run_is_a_finding(monkeypatch: pytest.MonkeyPatch, model: torch.nn.Module) -> None:

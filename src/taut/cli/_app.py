@@ -11,8 +11,11 @@ import typer
 
 from taut.cli._compare import compare
 from taut.cli._doctor import doctor
+from taut.cli._export import export
+from taut.cli._formats import formats
 from taut.cli._inspect import inspect
 from taut.cli._optimize import optimize
+from taut.cli._quantize import quantize
 from taut.cli._report import report
 from taut.cli._run import run
 from taut.cli._study import study
@@ -38,7 +41,7 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
         raise typer.Exit
 
 
-for command in (optimize, inspect, run, report, compare, doctor):
+for command in (optimize, quantize, formats, inspect, run, export, report, compare, doctor):
     app.command()(command)
 app.add_typer(study, name="study")
 

@@ -72,9 +72,9 @@ def optimize(
         "goal": goal,
         "max_drop": max_drop,
         "budget": budget,
-        "only": _split(only),
-        "skip": _split(skip),
-        "peers": _split(peer),
+        "only": names_of(only),
+        "skip": names_of(skip),
+        "peers": names_of(peer),
     }
     if dry_run:
         with progress_bar() as progress:
@@ -84,19 +84,20 @@ def optimize(
             rows = [{"name": t.name, "status": t.status, "reason": t.reason, "predicted": t.predicted} for t in plan]
             write_json(rows, str(json))
         return
-    destination = out if out is not None else free_destination(_short_name(model))
+    destination = out if out is not None else free_destination(short_name(model))
     check_destination(destination, force=force)
     try:
         with progress_bar() as progress:
             result = job(model, recipe=recipe, out=destination, force=force, progress=progress, **wanted)
     except TautError as error:
         if isinstance(error.result, Result):
-            _show(error.result, json)
+            show(error.result, json)
         raise
-    _show(result, json)
+    show(result, json)
 
 
-def _show(result: Result, json: Path | None) -> None:
+def show(result: Result, json: Path | None) -> None:
+    """Print a job's result, and write its report as JSON if that is wanted."""
     from taut.cli._terminal import results, show_result
 
     show_result(result.report, result.bundle, results(stdout=str(json) != "-"))
@@ -104,10 +105,12 @@ def _show(result: Result, json: Path | None) -> None:
         write_json(result.report.model_dump(mode="json"), str(json))
 
 
-def _split(values: list[str] | None) -> tuple[str, ...]:
+def names_of(values: list[str] | None) -> tuple[str, ...]:
+    """The names of an option that may be repeated and may hold several between commas."""
     return tuple(name.strip() for value in values or [] for name in value.split(",") if name.strip())
 
 
-def _short_name(model: str) -> str:
+def short_name(model: str) -> str:
+    """What a bundle of this model is called unless the user says otherwise."""
     place = model.rpartition(":")[0] or model
     return Path(place).stem if place.endswith((".py", ".pt2")) else place.rsplit(".", 1)[-1]

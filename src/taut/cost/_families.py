@@ -16,7 +16,7 @@ READERS = ("pooling", "reduction")
 """Families that read more than they write: their elements are those of the first input, the others' of the output."""
 
 _MEMBERS = {
-    "linear": "linear addmm mm bmm baddbmm matmul mv dot addmv addbmm int8_linear _int_mm",
+    "linear": "linear addmm mm bmm baddbmm matmul mv dot addmv addbmm int8_linear vector_linear _int_mm",
     "recurrent": "lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell",
     "packed_linear": "_linear_pointwise",
     "transcendental": (
@@ -35,8 +35,8 @@ _MEMBERS = {
     ),
 }
 _FAMILIES = {name: member for member, names in _MEMBERS.items() for name in names.split()}
-_INTEGER_PRODUCTS = ("int8_linear", "_int_mm")
-_STRUCTURAL = ("input", "constant", "check")
+_INTEGER_PRODUCTS = ("int8_linear", "vector_linear", "int8_convolution", "vector_convolution", "_int_mm")
+_STRUCTURAL = ("input", "constant", "check", "taut.decode.default")
 
 
 def operator_name(op: str) -> str:
@@ -46,13 +46,15 @@ def operator_name(op: str) -> str:
 
 
 def runs_nothing(node: Node) -> bool:
-    """Whether a node costs no time of its own: inputs, constants, checks and arithmetic on sizes."""
+    """Whether a node costs no time of its own: inputs, constants (encoded ones too), checks and arithmetic on sizes."""
     return node.op in _STRUCTURAL or not any(isinstance(value, TensorType) for value in node.outputs)
 
 
 def family(graph: Graph, node: Node) -> str:
     """The family of an operator; "pointwise" where it has no other."""
     name = operator_name(node.op)
+    if node.op.startswith("taut.") and name.endswith("_convolution"):
+        return "convolution_channels_last"
     if "conv" in name:
         if _is_depthwise(graph, node):
             return "depthwise"

@@ -7,7 +7,7 @@ from taut.graph._types import Graph, Node, Ref, TensorType
 
 # Return their input as it is, or a view of it, though their schemas do not say so.
 _UNDECLARED = frozenset({"type_as", "meshgrid", "broadcast_tensors", "atleast_1d", "atleast_2d", "atleast_3d"})
-_UNDECLARED |= {"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"}
+_UNDECLARED |= {"decode", "dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"}
 
 
 def borrowed_outputs(graph: Graph) -> tuple[int, ...]:

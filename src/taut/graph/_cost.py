@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 import sympy
 
 from taut.errors import GraphError
+from taut.graph._decode import DECODE
 from taut.graph._policy import is_torch_operator, resolve
 from taut.graph._trips import trip_count
 from taut.graph._types import Argument, Dim, Graph, Node, Ref, TensorType, references
@@ -50,7 +51,7 @@ def operation_cost(graph: Graph, node: Node) -> OperationCost:
     parameters = sum(_parameters(graph, [node]).values())
     if node.regions:
         return dataclasses.replace(_control_flow_cost(graph, node), parameters=parameters)
-    if not is_torch_operator(node.op) or _is_view(node.op):
+    if not is_torch_operator(node.op) or _is_view(node.op) or node.op == DECODE:
         return OperationCost(0, parameters, 0, 0)
     formula = _MACS.get(_name(node.op))
     try:
@@ -60,7 +61,7 @@ def operation_cost(graph: Graph, node: Node) -> OperationCost:
     read: Dim = sum((_bytes(graph.value_type(ref)) for ref in dict.fromkeys(_read(graph, node))), 0)
     written: Dim = sum((_bytes(kind) for kind in node.outputs), 0)
     if _name(node.op) in _GATHERS:
-        read = read + written
+        read = read + _gathered(graph, node, written)
     return OperationCost(macs, parameters, read, written)
 
 
@@ -141,9 +142,18 @@ def _is_view(op: str) -> bool:
 
 def _read(graph: Graph, node: Node) -> list[Ref]:
     """The tensors that an operation reads whole; of a gather's source it reads only what it takes."""
-    arguments = node.args[1:] if _name(node.op) in _GATHERS else node.args
+    source = _GATHERS.get(_name(node.op))
+    arguments = [value for position, value in enumerate(node.args) if position != source]
     used = references((arguments, tuple(value for _, value in node.kwargs)))
     return [ref for ref in used if isinstance(graph.value_type(ref), TensorType)]
+
+
+def _gathered(graph: Graph, node: Node, written: Dim) -> Dim:
+    """Bytes that a gather reads of its source: what it writes, or as many rows of an encoded table."""
+    if _name(node.op) != "encoded_embedding":
+        return written
+    rows = _elements(_shape(graph, node.args[0]))
+    return rows * sum(_elements(_shape(graph, ref)[1:]) for ref in references(node.args[1]))
 
 
 def _bytes(kind: object) -> Dim:
@@ -191,11 +201,24 @@ def _bilinear(graph: Graph, node: Node) -> Dim:
     return _elements(node.type.shape) * _elements(_shape(graph, node.args[2])[1:])
 
 
-_GATHERS = frozenset({"embedding", "embedding_bag", "_embedding_bag", "index_select", "gather", "index", "take"})
+def _packed_convolution(graph: Graph, node: Node) -> Dim:
+    """Each output sums over the input's channels and the window; the packed weight's shape does not tell."""
+    channels, window = _shape(graph, node.args[0])[1], node.args[4]
+    assert isinstance(window, tuple)
+    return _elements(node.type.shape) * channels * math.prod(size for size in window if isinstance(size, int))
+
+
+_GATHERS = {
+    **dict.fromkeys(("embedding", "embedding_bag", "_embedding_bag", "index_select", "gather", "index", "take"), 0),
+    "encoded_embedding": 1,
+}
+"""Operators that read part of an argument, by its position."""
 _MACS: dict[str, Callable[[Graph, Node], Dim]] = {
     **dict.fromkeys(
-        ("linear", "int8_linear", "_linear_pointwise", "mm", "bmm", "matmul", "mv", "dot", "_int_mm"), _product(0)
+        ("linear", "int8_linear", "vector_linear", "_linear_pointwise", "mm", "bmm", "matmul", "mv", "dot", "_int_mm"),
+        _product(0),
     ),
+    **dict.fromkeys(("int8_convolution", "vector_convolution"), _packed_convolution),
     **dict.fromkeys(("addmm", "baddbmm", "addmv"), _product(1)),
     **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution", "_convolution_pointwise"), _convolution),
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _convolution),

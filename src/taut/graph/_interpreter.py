@@ -22,6 +22,7 @@ class Interpreter:
     Args:
         graph: the graph to run.
         device: where to run; constants are moved there. None keeps each where it is.
+        gradients: whether operators record what a backward pass needs; inputs may then require gradients.
 
     Attributes:
         graph: the graph.
@@ -30,9 +31,10 @@ class Interpreter:
         GraphError: if the graph holds an operator that it may not hold.
     """
 
-    def __init__(self, graph: Graph, *, device: torch.device | str | None = None) -> None:
+    def __init__(self, graph: Graph, *, device: torch.device | str | None = None, gradients: bool = False) -> None:
         check_argument(graph)
         self.graph = graph
+        self._gradients = gradients
         self._checker = InputChecker(graph)
         self._plan = Plan(graph, None if device is None else torch.device(device))
         leaf = graph.outputs
@@ -56,7 +58,7 @@ class Interpreter:
         """
         inputs = self._checker.bind(args, kwargs)
         self._checker.check(inputs)
-        with torch.inference_mode():
+        with torch.enable_grad() if self._gradients else torch.inference_mode():
             leaves = self._plan.run(inputs)
             for position in self._borrowed:
                 leaves[position] = leaves[position].clone()

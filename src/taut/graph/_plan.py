@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from taut.errors import GraphError, GuardError, TautError
+from taut.graph._decode import DECODE, decoded_weight
 from taut.graph._onednn import prepacked_weight
 from taut.graph._policy import CONTROL_FLOW, SCALAR_FUNCTIONS, is_torch_operator, resolve, returns_sequence
 from taut.graph._regions import CONTROL_FUNCTIONS
@@ -55,6 +56,8 @@ class Plan:
             if node.op == "constant":
                 tensor = graph.constants[str(node.args[0])]
                 self.template[self.slots[Ref(node.id)]] = tensor if device is None else tensor.to(device)
+            elif (decoded := decoded_weight(graph, node)) is not None:
+                self.template[self.slots[Ref(node.id)]] = decoded if device is None else decoded.to(device)
             elif node.op != "input":
                 free = tuple(self.slots[ref] for ref in last.get(node.id, ()))
                 packed = {} if device is not None and device.type != "cpu" else prepacked_weight(graph, node)
@@ -158,7 +161,7 @@ class Plan:
 
 def _last_uses(graph: Graph) -> dict[int, list[Ref]]:
     """For each node the values that it is the last to use, and its own values that nobody uses."""
-    kept = {Ref(node.id) for node in graph.nodes if node.op == "constant"} | set(graph.output_refs)
+    kept = {Ref(node.id) for node in graph.nodes if node.op in ("constant", DECODE)} | set(graph.output_refs)
     last: dict[Ref, int] = {}
     for node in graph.nodes:
         if node.op not in ("input", "constant"):

@@ -9,14 +9,16 @@ from typing import Any
 
 from taut.optimize._bundle import check_destination, free_destination, read_report, verify_bundle
 from taut.optimize._data import Dataset, check_inputs, load_data, match_labels, synthesise
-from taut.optimize._job import Result, dry_run, optimize
+from taut.optimize._job import dry_run, optimize
 from taut.optimize._load import EMBEDDED_EXAMPLE, LoadedModel, capture_model, load_model
 from taut.optimize._metrics import METRICS, Metric, choose_metric
 from taut.optimize._planner import PEERS, Trial, technique_names
 from taut.optimize._quality import Limit, Quality, first_tensor
+from taut.optimize._quantize import quantize
 from taut.optimize._recipe import Recipe, read_recipe
 from taut.optimize._report import Report, render_report
 from taut.optimize._session import Session, load
+from taut.optimize._work import Result
 
 __all__ = [
     "EMBEDDED_EXAMPLE",
@@ -44,6 +46,7 @@ __all__ = [
     "load_model",
     "match_labels",
     "optimize",
+    "quantize",
     "read_recipe",
     "read_report",
     "render_report",

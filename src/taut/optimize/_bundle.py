@@ -13,6 +13,7 @@ from pathlib import Path
 
 from taut.errors import ArgumentError, ArtefactError, StorageError, TamperedError, TruncatedError, VersionError
 from taut.graph import Graph, load_graph, save_graph
+from taut.optimize._encoded import check_encoded
 from taut.optimize._recipe import Recipe, parse_recipe
 from taut.optimize._report import Report, render_report
 
@@ -133,6 +134,7 @@ def read_bundle(path: Path) -> tuple[Graph, Recipe, Report]:
     """
     verify_bundle(path)
     graph = load_graph(path / "graph.json", path / "model.safetensors")
+    check_encoded(graph, str(path / "graph.json"))
     recipe = parse_recipe((path / "recipe.yaml").read_text(encoding="utf-8"), str(path / "recipe.yaml"))
     return graph, recipe, read_report(path, verified=True)
 

@@ -14,13 +14,14 @@ import taut
 from taut.cost import thread_count
 from taut.graph import Graph, Interpreter, evaluate, graph_cost
 from taut.optimize import _report
+from taut.optimize._layers import stored_layers
 from taut.optimize._planner import THREADS, Trial, stored_bytes
 from taut.optimize._quality import Quality
 from taut.optimize._search import Search
 from taut.stats import PairedResult, fingerprint, quietness
 
 if TYPE_CHECKING:
-    from taut.optimize._job import Prepared
+    from taut.optimize._prepare import Prepared
 
 _STRUCTURAL = ("input", "constant")
 
@@ -36,6 +37,7 @@ def make_report(prepared: Prepared, search: Search, *, partial: str | None) -> _
     calls = len(search.workload.batches)  # a timed pass runs that many
     return _report.Report(
         taut_version=taut.__version__,
+        job=settings.job,
         created=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         status="complete" if partial is None else "partial",
         partial_reason=partial,
@@ -63,6 +65,7 @@ def make_report(prepared: Prepared, search: Search, *, partial: str | None) -> _
         size_bytes=_report.SizeBytes(before=stored_bytes(search.base), after=stored_bytes(search.incumbent.graph)),
         candidates=tuple(_candidate(trial, calls) for trial in search.trials),
         operators=() if partial else operator_times(prepared, search),
+        layers=stored_layers(search.base, search.incumbent.graph, search.incumbent.steps, search.layer_errors),
         host=fingerprint().to_dict(),
         quietness=dataclasses.asdict(quiet),
         warnings=tuple(warnings),
@@ -127,6 +130,7 @@ def _candidate(trial: Trial, calls: int) -> _report.Candidate:
                 within_limit=quality.within_limit,
             ),
             "change_summary": trial.summary,
+            "stored_bytes": trial.stored_bytes,
         }
     )
 

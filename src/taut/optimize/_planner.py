@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from taut.cost import Peaks, Roofline, Store, calibrate
 from taut.errors import EmptyChangeError, StorageError, TautError
 from taut.graph import Graph
 from taut.optimize._quality import Quality
-from taut.optimize._settings import Settings
+from taut.optimize._settings import Goal, Settings
 from taut.stats import PairedResult
 from taut.transform import PASSES, Change, missing_needs
 
@@ -20,6 +21,7 @@ Steps = tuple[tuple[str, dict[str, Any]], ...]
 GRAPH = "graph"
 THREADS = "threads"
 PEERS = ("torch_compile",)
+_NO_OPTIONS: Mapping[str, Any] = {}
 
 
 @dataclasses.dataclass
@@ -37,6 +39,26 @@ class Trial:
     summary: str | None = None
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     threads: tuple[int, int] | None = None
+    stored_bytes: int | None = None
+
+    @property
+    def step(self) -> tuple[str, dict[str, Any]]:
+        """How it stands in a recipe."""
+        return self.name, dict(self.options)
+
+
+@dataclasses.dataclass(frozen=True)
+class Incumbent:
+    """The best so far."""
+
+    graph: Graph
+    steps: Steps
+    threads: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The passes applied."""
+        return tuple(name for name, _ in self.steps)
 
 
 def technique_names() -> tuple[str, ...]:
@@ -49,9 +71,28 @@ def plain_options(change: Change) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in change.options.items()}
 
 
+def candidate_options(goal: Goal) -> Mapping[str, tuple[Mapping[str, Any] | None, ...]]:
+    """With which options a search tries a pass, where not with the defaults alone; None leaves it to `--only`."""
+    return _SIZE_OPTIONS if goal == "size" else _SPEED_OPTIONS
+
+
+_SIZE_OPTIONS: Mapping[str, tuple[Mapping[str, Any] | None, ...]] = {
+    "quantise": ({"scheme": "vsq-w3a8-v16"}, {"scheme": "vsq-w4a8-v16"}, {"scheme": "poc-w8a8"}),
+}
+_SPEED_OPTIONS: Mapping[str, tuple[Mapping[str, Any] | None, ...]] = {
+    "quantised_embedding": (None,),
+    "quantise": (None,),
+}
+
+
 def stored_bytes(graph: Graph) -> int:
     """Bytes of the constants, each content counted once."""
     return sum(tensor.numel() * tensor.element_size() for tensor in graph.constants.values())
+
+
+def size_change(before: int, after: int) -> str:
+    """What became of the stored bytes."""
+    return f"stores {after:,} bytes" + (f" instead of {before:,}" if after != before else ", as many as before")
 
 
 class Planner:
@@ -86,8 +127,13 @@ class Planner:
         seconds = [model.predict(graph, self._sizes, threads=threads).total for graph in (before, after)]
         return seconds[0] / seconds[1]
 
-    def apply(self, kept: Sequence[str], added: str) -> tuple[Graph, Steps, Change]:
+    def apply(self, kept: Steps, added: str, options: Mapping[str, Any] = _NO_OPTIONS) -> tuple[Graph, Steps, Change]:
         """The base with the kept passes and one more in the catalogue's order, which suits every pass.
+
+        Args:
+            kept: passes with their options.
+            added: one more pass.
+            options: of the added pass.
 
         Returns:
             The graph, its recipe, and the record of the added pass. A kept pass to which the added one leaves nothing
@@ -97,11 +143,12 @@ class Planner:
             EmptyChangeError: the added pass changes nothing beside the kept ones.
         """
         graph, steps, made = self._base, [], None
+        chosen = {**dict(kept), added: options}
         for name in PASSES:
-            if name != added and name not in kept:
+            if name not in chosen:
                 continue
             try:
-                change = PASSES[name].apply(graph)
+                change = PASSES[name].apply(graph, **chosen[name])
             except EmptyChangeError:
                 if name == added:
                     raise
@@ -115,8 +162,21 @@ class Planner:
 
     def plan(self, threads: int) -> list[tuple[Trial, Graph | None]]:
         """Every technique with its modelled gain, best first; those that cannot apply say why."""
-        planned = [self._plan_one(name, threads) for name in PASSES]
-        return sorted(planned, key=lambda pair: -(pair[0].predicted or 0.0))
+        wanted = candidate_options(self._settings.goal)
+        planned = [
+            self._plan_one(name, options, threads) for name in PASSES for options in wanted.get(name, (_NO_OPTIONS,))
+        ]
+        return sorted(planned, key=self._promise)
+
+    def _promise(self, planned: tuple[Trial, Graph | None]) -> tuple[bool, float]:
+        """What comes first has the least: modelled time, or bytes, before them what saves some and loses nothing."""
+        trial, graph = planned
+        if self._settings.goal != "size":
+            return False, -(trial.predicted or 0.0)
+        if graph is None:
+            return True, math.inf
+        size = stored_bytes(graph)
+        return PASSES[trial.name].changes_numerics or size >= stored_bytes(self._base), size
 
     def plan_threads(self) -> Trial:
         """The thread counts that would be measured."""
@@ -132,21 +192,26 @@ class Planner:
         """The peers that would be measured."""
         return [Trial(name, f"{name}, measured beside, never kept", status="peer") for name in self._settings.peers]
 
-    def _plan_one(self, name: str, threads: int) -> tuple[Trial, Graph | None]:
+    def _plan_one(self, name: str, options: Mapping[str, Any] | None, threads: int) -> tuple[Trial, Graph | None]:
         trial = Trial(name, PASSES[name].title, on_top_of=(GRAPH,))
         if not self._settings.wants(name):
             trial.reason = "excluded by --only or --skip"
             return trial, None
+        if options is None and name not in self._settings.only:
+            trial.reason = f"its goal is size, and this job's is {self._settings.goal}; --only {name} tries it"
+            return trial, None
+        options = options or _NO_OPTIONS
         missing = missing_needs(PASSES[name])
-        applicable = PASSES[name].applies(self._base)
+        applicable = PASSES[name].applies(self._base, **options)
         if missing or not applicable:
             trial.status, trial.reason = "not_applicable", "; ".join(missing) or applicable.reason
             return trial, None
         try:
-            graph, _, change = self.apply((), name)
+            graph, _, change = self.apply((), name, options)
         except TautError as error:
             trial.status, trial.reason = "rejected", f"could not be applied: {error.message}"
             return trial, None
         trial.summary, trial.options = change.summary, plain_options(change)
         trial.predicted = self.gain(self._base, graph, threads)
+        trial.stored_bytes = stored_bytes(graph)
         return trial, graph

@@ -47,8 +47,10 @@ class Limit:
         """The limit in the metric's unit."""
         return self.amount * abs(baseline) if self.relative else self.amount
 
-    def __str__(self) -> str:
-        return f"{self.amount:.4g} of the baseline" if self.relative else f"{self.amount:.4g}"
+    @property
+    def text(self) -> str:
+        """As `parse` reads it."""
+        return f"{100 * self.amount:.6g}%" if self.relative else f"{self.amount:.6g}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,6 +203,13 @@ class Judge:
             self.confidence,
             worst,
             self.limit.absolute(self.baseline_score),
+        )
+
+    def explain(self, quality: Quality) -> str:
+        """What a candidate loses, and what it may lose."""
+        return (
+            f"{self.metric.name} {quality.baseline:.5g} -> {quality.candidate:.5g}; may lose {quality.drop:.2g} by the "
+            f"{quality.confidence:.0%} interval over {self.units} samples, allowed {quality.allowed:.2g}"
         )
 
 

@@ -11,7 +11,17 @@ import torch
 
 from taut.errors import TautError
 from taut.graph import Graph, Interpreter
-from taut.optimize._planner import GRAPH, THREADS, Planner, Steps, Trial, plain_options, stored_bytes
+from taut.optimize._planner import (
+    GRAPH,
+    THREADS,
+    Incumbent,
+    Planner,
+    Steps,
+    Trial,
+    plain_options,
+    size_change,
+    stored_bytes,
+)
 from taut.optimize._quality import Judge, Quality
 from taut.optimize._settings import Progress, Settings
 from taut.optimize._workload import Workload
@@ -21,20 +31,6 @@ from taut.transform import PASSES, apply_recipe
 # The share of the budget that is spent by the end of each phase; the proof has its share even if the others overran.
 _BASELINE, _GRAPH, _ALONE, _STACK, _THREADS, _PROOF = 0.08, 0.12, 0.45, 0.72, 0.8, 0.2
 _LEAST_SECONDS, _MOST_SECONDS = 1.0, 30.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Incumbent:
-    """The best so far."""
-
-    graph: Graph
-    steps: Steps
-    threads: int
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The passes applied."""
-        return tuple(name for name, _ in self.steps)
 
 
 class Search:
@@ -70,6 +66,7 @@ class Search:
         self.headline: PairedResult | None = None
         self.final_quality: Quality | None = None
         self.proven = False
+        self.layer_errors: Mapping[str, float] = {}
         self.warnings: list[str] = []
         self.doing = "starting"
         self.judge = judge
@@ -91,10 +88,11 @@ class Search:
         """Compare within an equal part of what is left until a share of the budget is spent."""
         left = until * self.settings.budget - self.spent
         clock = "process_cpu" if self.settings.goal == "energy" else "wall"
+        most = _LEAST_SECONDS if self.settings.goal == "size" and until < 1 else _MOST_SECONDS
         return compare(
             baseline,
             candidate,
-            budget=max(_LEAST_SECONDS, min(_MOST_SECONDS, left / among)),
+            budget=max(_LEAST_SECONDS, min(most, left / among)),
             clock=clock,
             seed=self.settings.seed,
             progress=lambda _pairs, _seconds: self._progress(self.doing, min(1.0, self.spent / self.settings.budget)),
@@ -111,9 +109,15 @@ class Search:
         self._prove()
         self._measure_peers()
 
-    def replay(self, steps: Steps, threads: int) -> None:
-        """Apply a given recipe without searching, then prove it."""
+    def replay(self, steps: Steps, threads: int | None) -> None:
+        """Apply a given recipe without searching, then prove it.
+
+        Args:
+            steps: the passes with their options.
+            threads: how many to run on; None for the fastest number.
+        """
         self._choose_eager_threads()
+        self._say("applying the recipe")
         graph, changes = apply_recipe(self.base, list(steps))
         for change in changes:
             name, options = change.pass_name, plain_options(change)
@@ -121,7 +125,9 @@ class Search:
             trial.summary = change.summary
             self.trials.append(trial)
         settled = tuple((change.pass_name, plain_options(change)) for change in changes)
-        self.incumbent = Incumbent(graph, settled, min(threads, available_cores()))
+        self.incumbent = Incumbent(graph, settled, min(threads or self.eager_threads, available_cores()))
+        if threads is None:
+            self._choose_threads()
         self._prove()
         self._measure_peers()
 
@@ -194,7 +200,7 @@ class Search:
             torch.set_num_threads(threads)
             trial.quality = self.judge.judge(model, what=trial.name)
             if not trial.quality.within_limit:
-                trial.status, trial.reason = "rejected", _quality_reason(trial.quality, self.judge)
+                trial.status, trial.reason = "rejected", self.judge.explain(trial.quality)
                 return False
             trial.comparison = self._compare(
                 self.workload.arm(Interpreter(against), threads, "incumbent"),
@@ -210,14 +216,16 @@ class Search:
         return pays
 
     def _pays(self, result: PairedResult, before: Graph, after: Graph) -> tuple[bool, str]:
+        """Whether it is kept: what is faster, or for size what stores less, or as much and is faster."""
         figure = f"{result.ratio:.3f}x [{result.low:.3f}, {result.high:.3f}]"
         if not result.has_interval:
             figure = f"{result.ratio:.3f}x without an interval, the budget was too small"
+        faster = result.verdict == "faster"
         if self.settings.goal == "size":
             old, new = stored_bytes(before), stored_bytes(after)
-            return new < old * 0.99, f"stores {new:,} bytes instead of {old:,}; {result.verdict}, {figure}"
+            return new < old or (new == old and faster), f"{size_change(old, new)}; {result.verdict}, {figure}"
         pairs = "1 pair" if result.pairs == 1 else f"{result.pairs} pairs"
-        return result.verdict == "faster", f"{result.verdict}, {figure} from {pairs}"
+        return faster, f"{result.verdict}, {figure} from {pairs}"
 
     def _stack(self, alone: list[Trial]) -> None:
         """Add techniques to the incumbent, best first; a second round lets the early ones stand on the late ones.
@@ -225,34 +233,46 @@ class Search:
         What was slower alone is tried as well, last: a layout or a format may pay only on top of a fused operator.
         """
         worth = [trial for trial in alone if trial.comparison is not None]
-        worth.sort(key=lambda trial: (trial.status != "kept", -(trial.comparison.ratio if trial.comparison else 0.0)))
+        worth.sort(key=self._rank)
         if not worth or worth[0].status != "kept":
             return
-        graph, steps, _ = self._planner.apply((), worth[0].name)
+        graph, steps, _ = self._planner.apply((), worth[0].name, worth[0].options)
         self.incumbent = dataclasses.replace(self.incumbent, graph=graph, steps=steps)
-        tried: set[tuple[str, tuple[str, ...]]] = set()
+        tried: list[tuple[tuple[str, dict[str, Any]], tuple[str, ...]]] = []
         for trial in worth * 2:
-            attempt = trial.name, self.incumbent.names
+            attempt = trial.step, self.incumbent.names
             if trial.name not in self.incumbent.names and attempt not in tried:
-                tried.add(attempt)
-                self._try_on_top(trial, among=len(worth))
+                tried.append(attempt)
+                clash = self._clash(trial.name)
+                if clash and self._later(trial):
+                    continue  # said already
+                self._try_on_top(trial, clash, among=len(worth))
 
-    def _try_on_top(self, alone: Trial, among: int) -> None:
+    def _rank(self, trial: Trial) -> tuple[bool, float, float]:
+        """Sorts what paid alone before the rest, smallest first where the goal is size, then fastest first."""
+        size = float(trial.stored_bytes or 0) if self.settings.goal == "size" else 0.0
+        return trial.status != "kept", size, -(trial.comparison.ratio if trial.comparison else 0.0)
+
+    def _clash(self, added: str) -> list[str]:
         kept = self.incumbent.names
-        trial = Trial(alone.name, alone.title, on_top_of=(GRAPH, *kept))
-        clash = [name for name in kept if name in PASSES[alone.name].conflicts or alone.name in PASSES[name].conflicts]
+        return [name for name in kept if name in PASSES[added].conflicts or added in PASSES[name].conflicts]
+
+    def _try_on_top(self, alone: Trial, clash: list[str], among: int) -> None:
+        kept = self.incumbent.names
+        trial = Trial(alone.name, alone.title, on_top_of=(GRAPH, *kept), options=alone.options)
         self.trials.append(trial)
         if clash:
-            trial.status, trial.reason = "rejected", f"conflicts with {', '.join(clash)}, which gained more"
+            gained = "stores less" if self.settings.goal == "size" else "gained more"
+            trial.status, trial.reason = "rejected", f"conflicts with {', '.join(clash)}, which {gained}"
             return
         try:
-            graph, steps, change = self._planner.apply(kept, alone.name)
+            graph, steps, change = self._planner.apply(self.incumbent.steps, alone.name, alone.options)
         except TautError as error:
             trial.status, trial.reason = "not_applicable", error.message
             return
         trial.summary, trial.options = change.summary, plain_options(change)
-        threads = self.incumbent.threads
-        trial.predicted = self._planner.gain(self.incumbent.graph, graph, threads)
+        trial.stored_bytes = stored_bytes(graph)
+        trial.predicted = self._planner.gain(self.incumbent.graph, graph, self.incumbent.threads)
         self._say(f"trying {alone.name} on top of {', '.join(kept)}")
         if self._measure(trial, graph, self.incumbent.graph, until=_STACK, among=among):
             self.incumbent = dataclasses.replace(self.incumbent, graph=graph, steps=steps)
@@ -287,6 +307,9 @@ class Search:
         model = Interpreter(self.incumbent.graph)
         torch.set_num_threads(self.incumbent.threads)
         self.final_quality = self.judge.judge(model, what="the result")
+        if not self.final_quality.within_limit:
+            self._settle()
+            return
         self.headline = self._compare(
             self.workload.arm(self.eager, self.eager_threads, "best eager"),
             self.workload.arm(model, self.incumbent.threads, "result"),
@@ -299,30 +322,41 @@ class Search:
     def stop(self) -> None:
         """Make each trial's status agree with a search that ended early."""
         for trial in self.trials:
-            if trial.status == "kept" and trial.name not in (GRAPH, THREADS, *self.incumbent.names):
+            if trial.status == "kept" and trial.name not in (GRAPH, THREADS) and not self._holds(trial):
                 trial.status, trial.reason = "not_tried", f"{trial.reason}; alone. Stopped before it was stacked"
+
+    def _holds(self, trial: Trial) -> bool:
+        return trial.step in self.incumbent.steps
 
     def _settle(self) -> None:
         """Make each trial's status agree with what the artefact holds."""
-        if not self.proven and self.headline is not None and self.incumbent.steps:
+        if not self.proven and self.incumbent.steps:
+            assert self.final_quality is not None
+            why = self.headline.summary() if self.headline else self.judge.explain(self.final_quality)
             self.warnings.append(
                 f"The stack {' + '.join(self.incumbent.names)} was not proven against the best eager setting "
-                f"({self.headline.summary()}), so nothing of it is kept."
+                f"({why}), so nothing of it is kept."
             )
             self.headline = None
         if not self.proven:
             self.incumbent = Incumbent(self.base, (), self.eager_threads)
         for trial in self.trials:
-            if trial.status != "kept" or trial.name in self.incumbent.names:
+            if trial.status != "kept" or self._holds(trial):
                 continue
             if not self.proven:
                 trial.status, trial.reason = "rejected", f"{trial.reason}; the whole stack was not proven against eager"
             elif trial.name not in (GRAPH, THREADS):
-                trial.status, trial.reason = "rejected", f"{trial.reason}; alone. {self._on_top(trial.name)}"
+                trial.status, trial.reason = "rejected", f"{trial.reason}; alone. {self._on_top(trial)}"
 
-    def _on_top(self, name: str) -> str:
+    def _later(self, alone: Trial) -> list[Trial]:
+        """The trials of the same technique on top of others."""
+        return [trial for trial in self.trials if trial.step == alone.step and len(trial.on_top_of) > 1]
+
+    def _on_top(self, alone: Trial) -> str:
         """What became of a technique that paid alone."""
-        later = [trial for trial in self.trials if trial.name == name and len(trial.on_top_of) > 1]
+        later = self._later(alone)
+        if not later and alone.name in self.incumbent.names:
+            return "It was kept with other options"
         if not later:
             return "Another technique leaves it nothing to do"
         return f"On top of {', '.join(later[-1].on_top_of[1:])}: {later[-1].reason}"
@@ -347,10 +381,3 @@ class Search:
             trial.reason = f"peer, never kept: {trial.comparison.summary()}"
         except Exception as error:  # the peer's own failures are a finding, not an error of the job
             trial.reason = f"peer failed: {type(error).__name__}: {str(error).splitlines()[0][:200]}"
-
-
-def _quality_reason(quality: Quality, judge: Judge) -> str:
-    return (
-        f"{judge.metric.name} {quality.baseline:.5g} -> {quality.candidate:.5g}; may lose {quality.drop:.2g} by the "
-        f"{quality.confidence:.0%} interval over {judge.units} samples, allowed {quality.allowed:.2g}"
-    )

@@ -11,6 +11,7 @@ from taut.optimize._quality import Limit
 from taut.stats import available_cores
 
 Goal = Literal["latency", "size", "energy"]
+Job = Literal["optimize", "quantize"]
 Progress = Callable[[str, float], None]
 
 
@@ -27,6 +28,8 @@ class Settings:
         peers: other tools to measure beside, never kept; "torch_compile".
         threads: thread counts to consider.
         seed: of the order within measured pairs.
+        job: the command that asks.
+        scoring_share: the part of the budget that scoring one candidate may take; more data is thinned out.
     """
 
     goal: Goal = "latency"
@@ -37,6 +40,8 @@ class Settings:
     peers: tuple[str, ...] = ()
     threads: tuple[int, ...] = ()
     seed: int = 0
+    job: Job = "optimize"
+    scoring_share: float = 0.06
 
     def __post_init__(self) -> None:
         if self.goal not in get_args(Goal):

@@ -50,6 +50,10 @@ class GraphPass(abc.ABC):
     def rewrite(self, graph: Graph, matches: list[Match], options: Mapping[str, object]) -> Graph:
         """The graph with all matches replaced."""
 
+    def remark(self, graph: Graph, options: Mapping[str, object]) -> str:
+        """What else people should know of the change, for the summary."""
+        return ""
+
     def applies(self, graph: Graph, **options: object) -> Applicability:
         """Count the places where the pass would act, without doing the work."""
         count = len(self.find(graph, self._settle(options)))
@@ -57,7 +61,7 @@ class GraphPass(abc.ABC):
 
     def apply(self, graph: Graph, **options: object) -> Change:
         """Rewrite the graph; see `Pass.apply`."""
-        settled = self._settle(options)
+        settled, given = self._settle(options), graph
         replaced: list[Replacement] = []
         while matches := self.find(graph, settled):
             replaced += [_replacement(graph, match) for match in matches]
@@ -68,7 +72,9 @@ class GraphPass(abc.ABC):
             raise EmptyChangeError(f"{self.name} changes nothing: {self.reason}", fix=f"leave {self.name} out")
         validate(graph)
         places = "place" if len(replaced) == 1 else "places"
-        return Change(graph, self.name, settled, tuple(replaced), f"{self.title}: {len(replaced)} {places}")
+        summary = f"{self.title}: {len(replaced)} {places}"
+        remark = self.remark(given, settled)
+        return Change(graph, self.name, settled, tuple(replaced), f"{summary}; {remark}" if remark else summary)
 
     def _settle(self, options: Mapping[str, object]) -> dict[str, object]:
         for option, value in options.items():

@@ -10,13 +10,13 @@ import torch
 
 from taut.graph import Argument, Builder, Graph, Node, Ref, TensorType, ValueType
 from taut.transform._base import GraphPass, Match
-from taut.transform._operators import BFLOAT16_FOLLOWERS, BFLOAT16_LEADERS, INT8_LINEAR, NORMALISATIONS
+from taut.transform._operators import BFLOAT16_FOLLOWERS, BFLOAT16_LEADERS, NORMALISATIONS, QUANTISED, QUANTISING
 from taut.transform._patterns import rebuild
 
 _FULL, _HALF = torch.float32, torch.bfloat16
 _LARGEST = torch.finfo(torch.bfloat16).max
 _CAST = "aten._to_copy.default"
-_FULL_PARAMETERS = NORMALISATIONS | {INT8_LINEAR}
+_FULL_PARAMETERS = NORMALISATIONS | QUANTISED
 
 
 class Bfloat16(GraphPass):
@@ -31,7 +31,7 @@ class Bfloat16(GraphPass):
     title = "arithmetic in bfloat16"
     changes_numerics = True
     needs = ("avx512_bf16",)
-    after = ("fold_batch_norm", "fold_linear_chain", "merge_parallel_linear", "channels_last", "int8_linear")
+    after = ("fold_batch_norm", "fold_linear_chain", "merge_parallel_linear", "channels_last", *QUANTISING)
     reason = "no matrix product, convolution or attention in float32 is left"
 
     def find(self, graph: Graph, options: Mapping[str, object]) -> list[Match]:

@@ -14,7 +14,13 @@ _WHERE = {
     "fold_linear_chain": ("_fold_linear_chain", "FoldLinearChain"),
     "merge_parallel_linear": ("_merge_parallel_linear", "MergeParallelLinear"),
     "channels_last": ("_channels_last", "ChannelsLast"),
-    "int8_linear": ("_int8_linear", "Int8Linear"),
+    "quantise": ("quantisation._quantise", "Quantise"),
+    "int8_linear": ("quantisation._passes", "Int8Linear"),
+    "w4a8_linear": ("quantisation._passes", "W4A8Linear"),
+    "w4a4_linear": ("quantisation._passes", "W4A4Linear"),
+    "int8_convolution": ("quantisation._passes", "Int8Convolution"),
+    "w4a8_convolution": ("quantisation._passes", "W4A8Convolution"),
+    "quantised_embedding": ("quantisation._passes", "QuantisedEmbedding"),
     "bfloat16": ("_bfloat16", "Bfloat16"),
     "fuse_linear": ("_fuse_linear", "FuseLinear"),
     "fuse_convolution": ("_fuse_convolution", "FuseConvolution"),
@@ -41,7 +47,7 @@ class _Catalogue(Mapping[str, Pass]):
 
 
 PASSES: Mapping[str, Pass] = _Catalogue()
-"""Every pass by name, in an order that satisfies all `after`; each is imported on first use."""
+"""Every pass by name, in an order that satisfies all `after` (conflicts aside); each is imported on first use."""
 
 
 def get_pass(name: str) -> Pass:

@@ -11,6 +11,7 @@ from taut.graph import Argument, Builder, Graph, Node, Ref, rewrite
 from taut.transform._activations import Activation, following_activation
 from taut.transform._base import GraphPass, Match
 from taut.transform._layouts import settle_layouts
+from taut.transform._operators import QUANTISING
 from taut.transform._patterns import Layer, arguments, emit_constant, layer, only_user, tensor_type
 
 _UNARY = "mkldnn._convolution_pointwise.default"
@@ -34,7 +35,7 @@ class FuseConvolution(GraphPass):
     title = "convolutions fused with what follows them, weights prepacked"
     reason = "no 2-d convolution in float32 or bfloat16 has a constant weight and symmetric padding"
     needs = ("mkldnn",)
-    after = ("fold_batch_norm", "fold_linear_chain", "channels_last", "bfloat16")
+    after = ("fold_batch_norm", "fold_linear_chain", "channels_last", *QUANTISING, "bfloat16")
 
     def find(self, graph: Graph, options: Mapping[str, object]) -> list[Match]:
         """Convolutions with the addition and activation that follow, in topological order."""

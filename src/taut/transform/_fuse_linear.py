@@ -9,6 +9,7 @@ import torch
 from taut.graph import Builder, Graph, Node, Ref, rewrite
 from taut.transform._activations import Activation, following_activation
 from taut.transform._base import GraphPass, Match
+from taut.transform._operators import QUANTISING
 from taut.transform._patterns import Layer, emit_constant, layer
 
 _FUSED = "mkldnn._linear_pointwise.default"
@@ -25,7 +26,7 @@ class FuseLinear(GraphPass):
     title = "linear layers on oneDNN, fused with their activation, weights prepacked"
     reason = "no linear layer in float32 or bfloat16 has a constant weight"
     needs = ("mkldnn",)
-    after = ("fold_batch_norm", "fold_linear_chain", "merge_parallel_linear", "int8_linear", "bfloat16")
+    after = ("fold_batch_norm", "fold_linear_chain", "merge_parallel_linear", *QUANTISING, "bfloat16")
 
     def find(self, graph: Graph, options: Mapping[str, object]) -> list[Match]:
         """Linear layers with the activation that follows."""

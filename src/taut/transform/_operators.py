@@ -11,8 +11,13 @@ def aten_names(names: str) -> frozenset[str]:
 NORMALISATIONS = aten_names("layer_norm batch_norm _native_batch_norm_legit_no_training group_norm native_layer_norm")
 """Accept bfloat16 activations with float32 scale, shift and statistics."""
 
-INT8_LINEAR = "taut.int8_linear.default"
-"""Accepts bfloat16 activations with float32 scales and bias."""
+QUANTISED = frozenset(
+    f"taut.{name}.default" for name in ("int8_linear", "vector_linear", "int8_convolution", "vector_convolution")
+)
+"""Accept bfloat16 activations with float32 scales and bias."""
+
+QUANTISING = ("quantise", "int8_linear", "w4a8_linear", "w4a4_linear", "int8_convolution", "w4a8_convolution")
+"""Passes that leave less to those that work on float layers."""
 
 BFLOAT16_LEADERS = aten_names(
     "linear addmm mm bmm baddbmm matmul scaled_dot_product_attention convolution conv1d conv2d conv3d conv1d.padding"
@@ -26,7 +31,7 @@ BFLOAT16_LEADERS = aten_names(
 
 BFLOAT16_FOLLOWERS = (
     NORMALISATIONS
-    | {INT8_LINEAR}
+    | QUANTISED
     | aten_names(
         "relu relu6 hardtanh hardswish hardsigmoid silu mish gelu sigmoid tanh leaky_relu elu softplus neg abs clamp"
         " add.Tensor sub.Tensor mul.Tensor div.Tensor add.Scalar sub.Scalar mul.Scalar div.Scalar maximum minimum"

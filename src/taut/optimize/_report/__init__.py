@@ -1,4 +1,4 @@
-"""The report of one `taut optimize` job: its schema (`report.json`) and its page (`report.html`)."""
+"""The report of one job: its schema (`report.json`) and its page (`report.html`)."""
 
 from ._render import LARGEST_PAGE_BYTES, render_report
 from ._schema import (
@@ -9,6 +9,7 @@ from ._schema import (
     Comparison,
     DataSummary,
     Interval,
+    Layer,
     Metric,
     ModelSummary,
     OperatorTime,
@@ -29,6 +30,7 @@ __all__ = [
     "Comparison",
     "DataSummary",
     "Interval",
+    "Layer",
     "Metric",
     "ModelSummary",
     "OperatorTime",

@@ -60,6 +60,16 @@ def size(value: int | None) -> str:
     return f"{value}{_SPACE}B"
 
 
+def decimal(value: float | None) -> str:
+    """A figure with two decimals."""
+    return NOTHING if value is None else f"{value:.2f}".replace("-", MINUS) if abs(value) < 1e6 else significant(value)
+
+
+def error(value: float | None) -> str:
+    """A relative error, to two digits."""
+    return NOTHING if value is None else significant(value, 2)
+
+
 def _ratio_decimals(comparison: Comparison) -> int:
     # A narrow interval near 1 would print as "1.00 to 1.01" and seem to touch what it excludes.
     low, high = comparison.low, comparison.high
@@ -82,6 +92,8 @@ def speedup(comparison: Comparison) -> str:
 def speedup_interval(comparison: Comparison) -> str:
     """The bounds of the measured ratio: 1.79× to 1.90×."""
     decimals = _ratio_decimals(comparison)
+    if comparison.low is None and comparison.high is None:
+        return "too few pairs to say"
     low = "unknown" if comparison.low is None else ratio(comparison.low, decimals)
     high = "unknown" if comparison.high is None else ratio(comparison.high, decimals)
     return f"{low} to {high}"

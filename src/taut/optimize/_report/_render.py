@@ -77,6 +77,8 @@ def _environment(characters: int) -> Environment:
         _format.speedup_interval,
         _format.percent,
         _format.quality,
+        _format.decimal,
+        _format.error,
         _format.signed_interval,
         _format.flatten,
         _format.options,

@@ -118,6 +118,7 @@ class Candidate(_Record):
         predicted: modelled speed-up over what it stands on; never a measurement.
         comparison: measured against what it stands on.
         change_summary: what the pass changed, e.g. "36 of 38 linear layers".
+        stored_bytes: of all parameters and buffers, with it.
     """
 
     name: Text
@@ -130,6 +131,7 @@ class Candidate(_Record):
     comparison: Comparison | None = None
     quality: Quality | None = None
     change_summary: Text | None = None
+    stored_bytes: Count | None = None
 
 
 class ModelSummary(_Record):
@@ -184,6 +186,36 @@ class OperatorTime(_Record):
     after_seconds: Seconds | None = None
 
 
+class Layer(_Record):
+    """One weight of the result: how it is stored, and what that does to it.
+
+    Attributes:
+        path: the layer's module path.
+        kind: "linear", "convolution" or "embedding".
+        format: the number format of the weight, as `taut formats` names it; "float32" where it stays as it was.
+        runs: how it is computed: by a kernel from the stored bits, in float32 on the decoded weight, or unchanged.
+        elements: number of weights.
+        bytes_before: of the weight; `bytes_after` likewise, with scales and what the kernel adds.
+        sqnr_db: signal to quantisation noise of the weight in decibels; None where it is unchanged.
+        error: what the output loses, measured, when this layer alone is quantised: squared error over squared size.
+    """
+
+    path: Text
+    kind: Text
+    format: Text
+    runs: Literal["kernel", "emulated", "unchanged"]
+    elements: Count
+    bytes_before: Count
+    bytes_after: Count
+    sqnr_db: float | None = None
+    error: Annotated[float, Field(ge=0)] | None = None
+
+    @property
+    def bits(self) -> float:
+        """Stored bits a weight."""
+        return 8 * self.bytes_after / self.elements if self.elements else 0.0
+
+
 class RecipeStep(_Record):
     """One pass of the recipe, in order."""
 
@@ -200,19 +232,22 @@ class Recipe(_Record):
 
 
 class Report(_Record):
-    """The whole report of one `taut optimize` job.
+    """The whole report of one job.
 
     Attributes:
+        job: the command that wrote it.
         created: ISO 8601 date and time.
         partial_reason: why a partial report ends where it ends.
         max_drop: quality that may be lost: a fraction of the baseline value when `max_drop_kind` is "relative", else in
             the metric's own unit; None where no limit was set.
         headline: final against best eager, measured; None where nothing was kept or it was not measured.
+        layers: the weights of the result, where any is quantised.
         host: the host fingerprint, as plain JSON; `quietness` is how quiet the machine was.
     """
 
     format_version: Count = FORMAT_VERSION
     taut_version: Text
+    job: Literal["optimize", "quantize"] = "optimize"
     created: Text
     status: Literal["complete", "partial"]
     partial_reason: Text | None = None
@@ -229,6 +264,7 @@ class Report(_Record):
     size_bytes: SizeBytes | None = None
     candidates: Annotated[tuple[Candidate, ...], Field(strict=False)] = ()
     operators: Annotated[tuple[OperatorTime, ...], Field(strict=False)] = ()
+    layers: Annotated[tuple[Layer, ...], Field(strict=False)] = ()
     host: JsonObject = Field(default_factory=dict)
     quietness: JsonObject = Field(default_factory=dict)
     warnings: Annotated[tuple[Text, ...], Field(strict=False)] = ()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from . import _charts, _format
-from ._schema import Candidate, CandidateStatus, OperatorTime, Report
+from ._schema import Candidate, CandidateStatus, Layer, OperatorTime, Report
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,15 @@ class OperatorRow:
 
 
 @dataclass(frozen=True)
+class LayerRow:
+    """One layer with the bars of its size."""
+
+    layer: Layer
+    before_bar: Markup
+    after_bar: Markup
+
+
+@dataclass(frozen=True)
 class View:
     """Everything the template needs beside the report itself."""
 
@@ -56,6 +65,9 @@ class View:
     hidden_operators: int
     has_after: bool
     baseline_bars: tuple[Markup, ...]
+    layers: tuple[LayerRow, ...]
+    hidden_layers: int
+    has_errors: bool
 
 
 _GROUP_TITLES: dict[CandidateStatus, str] = {
@@ -78,6 +90,8 @@ def build_view(report: Report, limits: Limits) -> View:
     )
     operators = sorted(report.operators, key=_larger_time, reverse=True)
     shown, rest = operators[: limits.operators], operators[limits.operators :]
+    layers = report.layers[: limits.operators * 4]
+    largest = max((max(layer.bytes_before, layer.bytes_after) for layer in layers), default=0)
     slowest = max((baseline.seconds_per_call for baseline in report.baselines), default=0.0)
     title, explanation = _outcome(report)
     return View(
@@ -95,6 +109,16 @@ def build_view(report: Report, limits: Limits) -> View:
             _charts.bar(baseline.seconds_per_call, slowest, "after" if baseline.chosen else "before")
             for baseline in report.baselines
         ),
+        layers=tuple(
+            LayerRow(
+                layer,
+                _charts.bar(layer.bytes_before, largest, "before"),
+                _charts.bar(layer.bytes_after, largest, "after"),
+            )
+            for layer in layers
+        ),
+        hidden_layers=len(report.layers) - len(layers),
+        has_errors=any(layer.error is not None for layer in layers),
     )
 
 
@@ -110,6 +134,10 @@ def _outcome(report: Report) -> tuple[str, str]:
     names = "; ".join(dict.fromkeys(candidate.title for candidate in kept))
     explanation = f"Kept: {names}."
     headline = report.headline
+    size = report.size_bytes
+    if report.goal == "size" and size is not None and size.before and size.after is not None:
+        explanation += f" {size.before:,} bytes of parameters and buffers became {size.after:,}."
+        return _smaller(size.before, size.after), explanation
     if headline is None:
         return f"{_plural(len(kept), 'technique')} kept", explanation + " The end-to-end speed-up was not measured."
     shown = _format.speedup(headline)
@@ -118,6 +146,12 @@ def _outcome(report: Report) -> tuple[str, str]:
     if headline.verdict == "slower":
         return f"{shown} the speed of the baseline: slower", explanation
     return f"{shown}: no evidence of a speed-up", explanation
+
+
+def _smaller(before: int, after: int) -> str:
+    if after >= before:
+        return "Not smaller"
+    return f"{_format.percent(1 - after / before)} smaller"
 
 
 def _plural(number: int, noun: str) -> str:
