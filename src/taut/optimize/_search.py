@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from taut.errors import TautError
 from taut.graph import Graph, Interpreter
+from taut.optimize._peers import measure_peer
 from taut.optimize._planner import (
     GRAPH,
     THREADS,
@@ -23,10 +25,11 @@ from taut.optimize._planner import (
     stored_bytes,
 )
 from taut.optimize._quality import Judge, Quality
+from taut.optimize._recipe import Preparation
 from taut.optimize._settings import Progress, Settings
 from taut.optimize._workload import Workload
 from taut.stats import PairedResult, available_cores, compare, measure
-from taut.transform import PASSES, apply_recipe
+from taut.transform import PASSES, Change, apply_recipe
 
 # The share of the budget that is spent by the end of each phase; the proof has its share even if the others overran.
 _BASELINE, _GRAPH, _ALONE, _STACK, _THREADS, _PROOF = 0.08, 0.12, 0.45, 0.72, 0.8, 0.2
@@ -80,11 +83,12 @@ class Search:
         """Seconds since the start."""
         return time.perf_counter() - self._started
 
-    def _say(self, doing: str) -> None:
+    def say(self, doing: str) -> None:
+        """Tell what is being done."""
         self.doing = doing
         self._progress(doing, min(1.0, self.spent / self.settings.budget))
 
-    def _compare(self, baseline: Any, candidate: Any, *, until: float, among: int = 1) -> PairedResult:
+    def compare(self, baseline: Any, candidate: Any, *, until: float, among: int = 1) -> PairedResult:
         """Compare within an equal part of what is left until a share of the budget is spent."""
         left = until * self.settings.budget - self.spent
         clock = "process_cpu" if self.settings.goal == "energy" else "wall"
@@ -100,14 +104,14 @@ class Search:
 
     def run(self) -> None:
         """Search, then prove."""
-        self._choose_eager_threads()
+        self.begin()
         self._try_graph()
         alone = self._try_alone()
         self._stack(alone)
         if self.settings.wants(THREADS):
             self._choose_threads()
         self._prove()
-        self._measure_peers()
+        self.trials += [measure_peer(self, name) for name in self.settings.peers]
 
     def replay(self, steps: Steps, threads: int | None) -> None:
         """Apply a given recipe without searching, then prove it.
@@ -116,32 +120,64 @@ class Search:
             steps: the passes with their options.
             threads: how many to run on; None for the fastest number.
         """
-        self._choose_eager_threads()
-        self._say("applying the recipe")
-        graph, changes = apply_recipe(self.base, list(steps))
+        self.begin()
+        self.say("applying the recipe")
+        self.adopt(*apply_recipe(self.base, list(steps)), threads=threads)
+        self.finish(threads)
+
+    def adopt(
+        self,
+        graph: Graph,
+        changes: Sequence[Change],
+        *,
+        threads: int | None = None,
+        prepared: tuple[Preparation, ...] = (),
+    ) -> None:
+        """Take a result of named passes as the incumbent, in place of what was adopted before.
+
+        Args:
+            graph: the result.
+            changes: what the passes did.
+            threads: how many to run on; None for as many as the best eager setting.
+            prepared: what was done to the weights between the passes.
+        """
+        self.trials = []
         for change in changes:
             name, options = change.pass_name, plain_options(change)
             trial = Trial(name, PASSES[name].title, status="kept", reason="named by the recipe", options=options)
             trial.summary = change.summary
             self.trials.append(trial)
         settled = tuple((change.pass_name, plain_options(change)) for change in changes)
-        self.incumbent = Incumbent(graph, settled, min(threads or self.eager_threads, available_cores()))
+        self.incumbent = Incumbent(graph, settled, min(threads or self.eager_threads, available_cores()), prepared)
+
+    def finish(self, threads: int | None) -> None:
+        """Prove what was adopted; where no number of threads is given, on the fastest."""
         if threads is None:
             self._choose_threads()
         self._prove()
-        self._measure_peers()
+        self.trials += [measure_peer(self, name) for name in self.settings.peers]
+
+    @contextlib.contextmanager
+    def off_the_clock(self) -> Iterator[None]:
+        """What the block takes does not count against the budget, which is for measuring."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._started += time.perf_counter() - started
 
     # Baseline
 
-    def _choose_eager_threads(self) -> None:
+    def begin(self) -> None:
+        """Measure the unmodified model on each number of threads."""
         counts = self.settings.threads
         best = counts[-1]
         if len(counts) == 1:
-            self._say(f"timing eager with {best} thread(s)")
+            self.say(f"timing eager with {best} thread(s)")
             self.baselines[best] = measure(self.workload.arm(self.eager, best, "eager")).median
         for other in reversed(counts[:-1]):
-            self._say(f"timing eager with {best} and {other} thread(s)")
-            result = self._compare(
+            self.say(f"timing eager with {best} and {other} thread(s)")
+            result = self.compare(
                 self.workload.arm(self.eager, best, f"eager, {best} threads"),
                 self.workload.arm(self.eager, other, f"eager, {other} threads"),
                 until=_BASELINE,
@@ -154,10 +190,10 @@ class Search:
         self.incumbent = dataclasses.replace(self.incumbent, threads=best)
 
     def _try_graph(self) -> None:
-        self._say("running the captured graph")
+        self.say("running the captured graph")
         trial = Trial(GRAPH, "Run the captured graph instead of the module")
         self.trials.append(trial)
-        trial.comparison = self._compare(
+        trial.comparison = self.compare(
             self.workload.arm(self.eager, self.eager_threads, "eager"),
             self.workload.arm(Interpreter(self.base), self.eager_threads, "graph"),
             until=_GRAPH,
@@ -167,19 +203,19 @@ class Search:
     # Techniques
 
     def _try_alone(self) -> list[Trial]:
-        self._say("predicting what each technique gains")
+        self.say("predicting what each technique gains")
         paused = time.perf_counter()
         self._planner.calibrate(self.incumbent.threads)
-        # The host's peaks are measured once for all jobs, so they are not on this job's budget.
-        self._started += time.perf_counter() - paused
         planned = self._planner.plan(self.incumbent.threads)
+        # The budget is for measuring: what weights become, and the host's peaks, are found once, before it runs on.
+        self._started += time.perf_counter() - paused
         tried: list[Trial] = []
         for trial, graph in planned:
             self.trials.append(trial)
             if graph is None:
                 continue
             left = sum(other is not None for _, other in planned) - len(tried)
-            self._say(f"trying {trial.name} alone")
+            self.say(f"trying {trial.name} alone")
             self._measure(trial, graph, self.base, until=_ALONE, among=left)
             tried.append(trial)
         return tried
@@ -202,7 +238,7 @@ class Search:
             if not trial.quality.within_limit:
                 trial.status, trial.reason = "rejected", self.judge.explain(trial.quality)
                 return False
-            trial.comparison = self._compare(
+            trial.comparison = self.compare(
                 self.workload.arm(Interpreter(against), threads, "incumbent"),
                 self.workload.arm(model, threads, trial.name),
                 until=until,
@@ -273,7 +309,7 @@ class Search:
         trial.summary, trial.options = change.summary, plain_options(change)
         trial.stored_bytes = stored_bytes(graph)
         trial.predicted = self._planner.gain(self.incumbent.graph, graph, self.incumbent.threads)
-        self._say(f"trying {alone.name} on top of {', '.join(kept)}")
+        self.say(f"trying {alone.name} on top of {', '.join(kept)}")
         if self._measure(trial, graph, self.incumbent.graph, until=_STACK, among=among):
             self.incumbent = dataclasses.replace(self.incumbent, graph=graph, steps=steps)
 
@@ -286,10 +322,10 @@ class Search:
             self.trials.append(trial)
             if self._is_late(trial, _THREADS):
                 continue
-            self._say(f"trying {count} thread(s)")
+            self.say(f"trying {count} thread(s)")
             model = Interpreter(self.incumbent.graph)
             trial.threads = (now, count)
-            trial.comparison = self._compare(
+            trial.comparison = self.compare(
                 self.workload.arm(model, now, f"{now} threads"),
                 self.workload.arm(model, count, f"{count} threads"),
                 until=_THREADS,
@@ -303,14 +339,14 @@ class Search:
 
     def _prove(self) -> None:
         """Measure the stack afresh against the best eager setting, and score it once more."""
-        self._say("proving the result against the best eager setting")
+        self.say("proving the result against the best eager setting")
         model = Interpreter(self.incumbent.graph)
         torch.set_num_threads(self.incumbent.threads)
         self.final_quality = self.judge.judge(model, what="the result")
         if not self.final_quality.within_limit:
             self._settle()
             return
-        self.headline = self._compare(
+        self.headline = self.compare(
             self.workload.arm(self.eager, self.eager_threads, "best eager"),
             self.workload.arm(model, self.incumbent.threads, "result"),
             until=max(1.0, self.spent / self.settings.budget + _PROOF),
@@ -360,24 +396,3 @@ class Search:
         if not later:
             return "Another technique leaves it nothing to do"
         return f"On top of {', '.join(later[-1].on_top_of[1:])}: {later[-1].reason}"
-
-    def _measure_peers(self) -> None:
-        for name in self.settings.peers:
-            self._measure_peer(name)
-
-    def _measure_peer(self, name: str) -> None:
-        self._say(f"measuring the peer {name}")
-        trial = Trial(name, "torch.compile of the original module", status="peer")
-        self.trials.append(trial)
-        try:
-            compiled = torch.compile(self.eager, dynamic=bool(self.base.symbols))
-            torch.set_num_threads(self.eager_threads)
-            trial.quality = self.judge.judge(compiled, what=name)
-            trial.comparison = self._compare(
-                self.workload.arm(self.eager, self.eager_threads, "best eager"),
-                self.workload.arm(compiled, self.eager_threads, name),
-                until=self.spent / self.settings.budget + _PROOF,
-            )
-            trial.reason = f"peer, never kept: {trial.comparison.summary()}"
-        except Exception as error:  # the peer's own failures are a finding, not an error of the job
-            trial.reason = f"peer failed: {type(error).__name__}: {str(error).splitlines()[0][:200]}"

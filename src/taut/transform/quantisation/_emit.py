@@ -9,12 +9,13 @@ import torch
 
 from taut.errors import TransformError
 from taut.graph import Argument, Builder, Graph, Node, Ref, TensorType, rewrite
-from taut.numerics import Encoded, Format, convolution_rows, encode
+from taut.numerics import Encoded, Format, convolution_rows
 from taut.transform._base import Match
 from taut.transform._layouts import settle_layouts
 from taut.transform._patterns import LINEAR
 from taut.transform.quantisation._kernels import VECTOR_LINEAR, Kernel, pack
 from taut.transform.quantisation._layers import QuantisableLayer
+from taut.transform.quantisation._memo import encode_once
 from taut.transform.quantisation._tables import LOOKUP, Table
 
 DECODE = "taut.decode.default"
@@ -154,7 +155,7 @@ class Emitter:
         key = (name, form.name)
         if key not in self._encoded:
             _check_finite(name, rows)
-            self._encoded[key] = encode(rows, form)
+            self._encoded[key] = encode_once(rows, form)
         return self._encoded[key]
 
     def _pack(self, found: QuantisableLayer, weights: Format, kernel: Kernel) -> tuple[torch.Tensor, torch.Tensor]:
