@@ -54,7 +54,7 @@ class Task:
 
 
 def vector_arm(task: Task, scheme: str, *, calibrated: bool) -> tuple[Forward, str]:
-    """VS-Quant by the pass `quantise`, with or without calibration before it."""
+    """A scheme by the pass `quantise`, with or without calibration before it."""
     skip = list(task.skip)
     graph = calibrate(task.graph, task.calibration, scheme, skip=skip) if calibrated else task.graph
     graph = get_pass("quantise").apply(graph, scheme=scheme, skip=skip).graph
@@ -73,8 +73,11 @@ def tensor_arm(task: Task) -> tuple[Forward, str]:
     return _with_inputs(network, dict.fromkeys(task.layers, activation)), "emulated"
 
 
-def channel_arm(task: Task, scheme: str) -> tuple[Forward, str]:
-    """One scale a channel and a token or layer: weights first, then activations, each with the best chooser."""
+def channel_arm(task: Task, scheme: str, *, calibrated: bool) -> tuple[Forward, str]:
+    """One scale a channel and a token or layer: weights first, then activations, each with the best chooser.
+
+    With `calibrated`, weights are those of `calibrate`, and its equalised network is one more candidate.
+    """
     weight_bits, bits = int(scheme[1]), int(scheme[3])
     trials = task.calibration[:: max(1, len(task.calibration) // _TRIALS)][:_TRIALS]
     expected = [task.network(*batch) for batch in trials]
@@ -82,12 +85,15 @@ def channel_arm(task: Task, scheme: str) -> tuple[Forward, str]:
     def error(forward: Forward) -> float:
         return sum(float((forward(*batch) - y).square().sum()) for batch, y in zip(trials, expected, strict=True))
 
-    weights = {
-        chooser: _with_weights(
-            task, lambda rows, chooser=chooser: encode(rows, f"int{weight_bits}-channel", chooser=chooser).decode()
-        )
-        for chooser in _RANGES
-    }
+    if calibrated:
+        weights = {"compensated": _with_calibrated_weights(task, f"int{weight_bits}-channel")}
+    else:
+        weights = {
+            chooser: _with_weights(
+                task, lambda rows, chooser=chooser: encode(rows, f"int{weight_bits}-channel", chooser=chooser).decode()
+            )
+            for chooser in _RANGES
+        }
     weight_chooser = min(weights, key=lambda name: error(weights[name]))
     network = weights[weight_chooser]
     samples = _samples(task, trials)
@@ -97,7 +103,12 @@ def channel_arm(task: Task, scheme: str) -> tuple[Forward, str]:
             made = {path: _static(sample, f"{kind}{bits}-tensor", chooser) for path, sample in samples.items()}
             candidates[f"{kind} {chooser} a layer"] = made
     activation = min(candidates, key=lambda name: error(_with_inputs(network, candidates[name])))
-    return _with_inputs(network, candidates[activation]), f"weights {weight_chooser}, activations {activation}"
+    found = _with_inputs(network, candidates[activation])
+    if calibrated:
+        equalised, _ = vector_arm(task, f"poc-{scheme}", calibrated=True)
+        if error(equalised) < error(found):
+            return equalised, "weights compensated, activations equalised and dynamic"
+    return found, f"weights {weight_chooser}, activations {activation}"
 
 
 def _dynamic(bits: int) -> Activation:
@@ -161,6 +172,18 @@ def _with_weights(task: Task, change: Callable[[Tensor], Tensor]) -> nn.Module:
         else:
             changed = from_convolution_rows(change(convolution_rows(weight)), tuple(weight.shape[2:]))
         module.weight = nn.Parameter(changed, requires_grad=False)
+    return network
+
+
+def _with_calibrated_weights(task: Task, number_format: str) -> nn.Module:
+    """A copy of the network with the weights of `calibrate` in the layers."""
+    graph = calibrate(task.graph, task.calibration, number_format, skip=list(task.skip))
+    network = copy.deepcopy(task.network)
+    for node in graph.nodes:
+        path, _, kind = str(node.args[1]).rpartition(".") if node.op == "constant" else ("", "", "")
+        if path in task.layers:
+            value = graph.constants[str(node.args[0])]
+            setattr(network.get_submodule(path), kind, nn.Parameter(value.clone(), requires_grad=False))
     return network
 
 

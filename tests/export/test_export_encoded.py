@@ -110,7 +110,9 @@ def test_rows_of_a_table_decode_bit_for_bit(form: str, features: int, tmp_path: 
     assert torch.equal(made, wanted) and torch.equal(wanted, found.decode()[indices])
 
 
-@pytest.mark.parametrize("form", ["int8-channel", "int4-channel", "vsq4-v16-s4", "vsq6-v8-s6", "vsq4-v16-s4-tensor"])
+@pytest.mark.parametrize(
+    "form", ["int8-channel", "int4-channel", "vsq4-v16-s4", "vsq6-v8-s6", "vsq3-v12-s5", "vsq4-v16-s4-tensor"]
+)
 def test_activations_are_quantised_bit_for_bit(form: str, tmp_path: Path) -> None:
     x = noise(3, 4, 70) * noise(3, 4, 1).exp()
     x[0, 0] = 0

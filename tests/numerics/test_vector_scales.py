@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from taut.numerics import convolution_rows, encode, from_convolution_rows
 from taut.numerics._encoded import Encoded
 
-CHOOSERS = ("round", "requantise", "ceil", "search", "joint")
+CHOOSERS = ("round", "requantise", "ceil", "closest", "search", "joint")
 
 
 def parts(encoded: Encoded) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -23,7 +23,7 @@ def parts(encoded: Encoded) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 12), st.integers(1, 70), st.integers(0, 2**31), st.sampled_from([1e-3, 1.0, 1e25]))
-def test_ceil_is_the_arithmetic_of_the_kernels(rows: int, width: int, seed: int, scale: float) -> None:
+def test_ceil_is_its_prescribed_arithmetic(rows: int, width: int, seed: int, scale: float) -> None:
     x = np.random.default_rng(seed).standard_normal((rows, width)).astype(np.float32) * np.float32(scale)
     x[0, : width // 2] = 0
     codes, scales, gammas = parts(encode(torch.from_numpy(x), "vsq4-v16-s4", chooser="ceil"))
@@ -44,6 +44,32 @@ def test_ceil_is_the_arithmetic_of_the_kernels(rows: int, width: int, seed: int,
             factor = inverse * (f(1) / scale_code) if scale_code else f(0)
             expected = np.clip(np.rint(vector * factor), -7, 7)
             assert (codes[row, place : place + 16] == expected).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 70), st.integers(0, 2**31))
+def test_closest_is_the_better_of_two_scales_in_prescribed_arithmetic(rows: int, width: int, seed: int) -> None:
+    f = np.float32
+    x = np.random.default_rng(seed).standard_normal((rows, width)).astype(f)
+    codes, scales, gammas = parts(encode(torch.from_numpy(x), "vsq4-v16-s4", chooser="closest"))
+    _, upper, expected_gammas = parts(encode(torch.from_numpy(x), "vsq4-v16-s4", chooser="ceil"))
+    assert (gammas == expected_gammas).all()
+    for row, vector in itertools.product(range(rows), range(-(-width // 16))):
+        numbers = np.zeros(16, f)
+        piece = x[row, 16 * vector : 16 * vector + 16]
+        numbers[: len(piece)] = piece
+        inverse = f(105) / np.abs(x[row]).max()
+        outcomes = []
+        for scale in (f(upper[row, vector]), f(max(upper[row, vector] - 1, 1))):
+            elements = np.clip(np.rint(numbers * (inverse * (f(1) / scale))), -7, 7)
+            squares = (numbers * inverse - elements * scale) ** 2
+            while len(squares) > 1:
+                half = len(squares) // 2
+                squares = squares[:half] + squares[half:]
+            outcomes.append((squares[0], scale, elements[: len(piece)]))
+        _, scale, elements = min(outcomes, key=lambda outcome: outcome[0])
+        assert scales[row, vector] == scale
+        assert (codes[row, 16 * vector : 16 * vector + 16] == elements).all()
 
 
 def test_round_is_the_order_of_the_paper() -> None:
@@ -79,7 +105,7 @@ def test_a_tiny_vector_beside_a_huge_one_is_lost_by_round_alone() -> None:
     x[0, 16:] = 1 / 40
     lost = encode(x, "vsq4-v16-s4", chooser="round").decode()[0, 16:]
     assert not lost.any()
-    for chooser in ("requantise", "ceil", "search", "joint", None):
+    for chooser in ("requantise", "ceil", "closest", "search", "joint", None):
         kept = encode(x, "vsq4-v16-s4", chooser=chooser).decode()[0, 16:]
         assert (kept > 0).all(), chooser
 

@@ -14,7 +14,7 @@ from taut.graph import capture, graph_cost
 from taut.numerics import convolution_rows, encode, get_format, get_scheme
 from taut.optimize import Result, load
 from taut.optimize._layers import stored_layers
-from taut.optimize._quantize import parse_bytes
+from taut.optimize._mixing import parse_bytes
 from taut.transform import SensitivityTable, apply_recipe
 
 pytestmark = pytest.mark.usefixtures("made_up_host")

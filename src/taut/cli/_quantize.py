@@ -27,6 +27,11 @@ def quantize(
         str | None, typer.Option(help="path.py:function, package.module:function, .npz or .safetensors.")
     ] = None,
     metric: Annotated[str | None, typer.Option(help="A built-in metric or path.py:function.")] = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(help="Inputs to prepare the weights with, in the forms of --data, but other samples."),
+    ] = None,
+    fine_tune: Annotated[int, typer.Option(help="Steps of training on the calibration data.")] = 0,
     max_drop: Annotated[str, typer.Option(help='Quality that may be lost: "1%" of the baseline, or an amount.')] = "1%",
     max_bits: Annotated[
         float | None, typer.Option(help="Mix schemes by sensitivity: stored bits a weight, on average.")
@@ -67,6 +72,8 @@ def quantize(
         "skip": names_of(skip),
         "max_bits": max_bits,
         "max_bytes": max_bytes,
+        "calibration": calibrate,
+        "fine_tune": fine_tune,
         "data": data,
         "metric": metric,
         "max_drop": max_drop,

@@ -161,7 +161,8 @@ def summary_lines(report: Report) -> list[str]:
         unproven = "; the result was not proven against eager" if report.headline is None else ""
         lines.append(f"PARTIAL: {report.partial_reason}{unproven}")
     kept = " + ".join(step.name + _variant(step.options) for step in report.recipe.steps) or "no pass"
-    lines.append(f"kept: {kept}, {report.recipe.threads} thread(s)")
+    prepared = f" of weights that were {' and '.join(report.recipe.prepared)}" if report.recipe.prepared else ""
+    lines.append(f"kept: {kept}{prepared}, {report.recipe.threads} thread(s)")
     if report.goal == "size" and stored:
         lines.append(stored)
     head = report.headline

@@ -36,7 +36,7 @@ def quantise_in_vectors(
 ) -> tuple[str, str]:
     """Products of code and integer scale (as float32), and the coarse scales that restore the values.
 
-    A vector's scale is rounded up, so that no code exceeds `highest`.
+    A vector's scale is rounded up, or one less where that gives the smaller squared error.
 
     Args:
         w: the writer.
@@ -59,18 +59,37 @@ def quantise_in_vectors(
     inverse = w.emit("Unsqueeze", inverse, w.integers([-1]))
     largest = reduce(w, "ReduceMax", w.emit("Abs", blocks), [-1], keep=True)
     ratio = w.emit("Mul", w.emit("Mul", largest, inverse), w.number(1 / highest, _FLOAT))
-    rounded = w.emit("Clip", w.emit("Ceil", ratio), w.number(1.0, _FLOAT), w.number(float(highest_scale), _FLOAT))
-    zero = w.number(0.0, _FLOAT)
-    empty = w.emit("Or", w.emit("Equal", largest, zero), w.emit("Equal", inverse, zero))
-    factors = w.emit("Where", empty, zero, w.emit("Mul", inverse, w.emit("Reciprocal", rounded)))
-    scaled = w.emit("Mul", blocks, factors)
-    limits = (w.number(-float(highest), _FLOAT), w.number(float(highest), _FLOAT))
-    products = w.emit("Mul", w.emit("Clip", w.emit("Round", scaled), *limits), rounded)
+    one = w.number(1.0, _FLOAT)
+    above = w.emit("Clip", w.emit("Ceil", ratio), one, w.number(float(highest_scale), _FLOAT))
+    below = w.emit("Max", w.emit("Sub", above, one), one)
+    in_steps = w.emit("Mul", blocks, inverse)
+    (upper, upper_error), (lower, lower_error) = (
+        _under_scales(w, blocks, in_steps, inverse, scales, vector, float(highest)) for scales in (above, below)
+    )
+    products = w.emit("Where", w.emit("Less", lower_error, upper_error), lower, upper)
     flat = w.emit("Reshape", products, w.integers([*[0] * (x.rank - 1), -1]))
     if missing:
         flat = w.emit("Slice", flat, w.integers([0]), w.integers([length]), w.integers([x.rank - 1]))
-    poison = w.emit("Squeeze", _poison(w, scaled, [-2, -1]), w.integers([-1]))
+    poison = w.emit("Squeeze", _poison(w, in_steps, [-2, -1]), w.integers([-1]))
     return flat, w.emit("Add", gamma, poison)
+
+
+def _under_scales(
+    w: Writer, blocks: str, in_steps: str, inverse: str, scales: str, vector: int, highest: float
+) -> tuple[str, str]:
+    """Products of code and scale, and their squared error against `in_steps`, summed in the order of the kernels."""
+    scaled = w.emit("Mul", blocks, w.emit("Mul", inverse, w.emit("Reciprocal", scales)))
+    limits = (w.number(-highest, _FLOAT), w.number(highest, _FLOAT))
+    products = w.emit("Mul", w.emit("Clip", w.emit("Round", scaled), *limits), scales)
+    error = w.emit("Sub", in_steps, products)
+    total = w.emit("Mul", error, error)
+    width = 1 << (vector - 1).bit_length()
+    if width > vector:
+        total = w.emit("Pad", total, w.integers([0, width - vector]), None, w.integers([-1]))
+    while width > 1:
+        width //= 2
+        total = w.emit("Add", *w.emit_several("Split", (total, w.integers([width, width])), 2, axis=-1))
+    return products, total
 
 
 def _range(w: Writer, source: str, axes: Sequence[int] | None, levels: float) -> tuple[str, str]:
@@ -103,7 +122,7 @@ def _fake_quantise(w: Writer, x: Value, name: str, dimension: int) -> str:
     shared = form.coarse is not None and form.coarse.per == "tensor"
     if form.scales is None and form.dynamic_chooser == "max":
         integers, scale = quantise_whole(w, source, None if shared else [-1], elements.high)
-    elif form.scales is not None and form.scales.kind == "integer" and form.dynamic_chooser == "ceil":
+    elif form.scales is not None and form.scales.kind == "integer" and form.dynamic_chooser == "closest":
         assert form.vector is not None
         highest_scale = 2**form.scales.bits - 1
         integers, scale = quantise_in_vectors(

@@ -20,7 +20,14 @@ from taut.numerics._float_scales import (
 )
 from taut.numerics._format import Format
 from taut.numerics._ggml import choose_q4_0, choose_q4_k, search_q4_0
-from taut.numerics._integer_scales import choose_ceil, choose_joint, choose_requantise, choose_round, choose_search
+from taut.numerics._integer_scales import (
+    choose_ceil,
+    choose_closest,
+    choose_joint,
+    choose_requantise,
+    choose_round,
+    choose_search,
+)
 from taut.numerics._ranges import choose_entropy, choose_max, choose_mse, choose_percentile
 
 CHOOSERS: Mapping[str, str] = types.MappingProxyType(
@@ -31,7 +38,8 @@ CHOOSERS: Mapping[str, str] = types.MappingProxyType(
         "mse": "the range of least squared error",
         "round": "two levels, the order of the VS-Quant paper: scales rounded, elements against the unrounded scales",
         "requantise": "as round, but no scale is 0 and elements are taken against the rounded scales",
-        "ceil": "scales rounded up, so that nothing saturates; what kernels do to activations at run time",
+        "ceil": "scales rounded up, so that nothing saturates",
+        "closest": "of that scale and the one below, the one of less squared error; what kernels do to activations",
         "search": "the scale of least squared error, vector by vector",
         "joint": "search under the coarse scale of least squared error, row by row",
         "compensate": "joint, then column by column: later weights make good the error at given moments of the inputs",
@@ -51,6 +59,7 @@ def choosers_of(number_format: Format) -> dict[str, Chooser]:
     kind = number_format.scales.kind if number_format.scales else None
     if kind == "integer":
         choosers: dict[str, Chooser] = {"round": choose_round, "requantise": choose_requantise, "ceil": choose_ceil}
+        choosers["closest"] = choose_closest
         choosers["search"] = keep_exact(choose_search)
         if not number_format.is_shared:
             choosers["joint"] = keep_exact(choose_joint)

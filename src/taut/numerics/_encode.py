@@ -14,7 +14,7 @@ from taut.numerics._format import Format, Geometry
 from taut.numerics._layout import Parts
 from taut.numerics._registry import get_format
 
-_CHUNK = 1 << 18  # elements; what is at work at once stays in the second-level cache
+CHUNK = 1 << 18  # elements; what is at work at once stays in the second-level cache
 _COMPENSATING_CHUNK = 1 << 24  # column after column of all rows: fewer, longer steps
 _LIMIT = 2.0**126  # so that nothing that is computed on the way overflows
 
@@ -53,7 +53,7 @@ def encode(
         kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise ArgumentError("x", kind, expected="a floating-point tensor", fix="pass the weight itself")
     sizes = Geometry.of(tuple(x.shape), number_format)
-    name, chunk = number_format.chooser if chooser is None else chooser, _CHUNK
+    name, chunk = number_format.chooser if chooser is None else chooser, CHUNK
     if name == "compensate":
         choose, chunk = compensating(number_format, moments, sizes, x.device), _COMPENSATING_CHUNK
     elif moments is not None:

@@ -31,8 +31,29 @@ def choose_requantise(problem: Problem) -> Choice:
 def choose_ceil(problem: Problem) -> Choice:
     """Scales rounded up, so that nothing saturates; elements against the rounded scale.
 
-    Exactly what the kernels do to activations at run time: every operation in float32, rounded once.
+    Every operation in float32, rounded once.
     """
+    stored, gammas, inverse = _round_up(problem)
+    return Choice(_stored(problem, stored), gammas, factors=inverse * reciprocal(stored))
+
+
+def choose_closest(problem: Problem) -> Choice:
+    """Of the scale rounded up and the one below it (not 0), that of less squared error; of equal ones the larger.
+
+    Exactly what the kernels do to activations at run time: a vector's error is in units of gamma,
+    `(x * inverse - element * scale)**2` in float32, each operation rounded once, the squares padded with zeros to a
+    power of two and summed by halving (i and i + half).
+    """
+    upper, gammas, inverse = _round_up(problem)
+    lower = (upper - 1).clamp_(min=1).masked_fill_(upper == 0, 0)
+    scaled = problem.blocks * inverse
+    better = _halving_error(problem, scaled, inverse, lower) < _halving_error(problem, scaled, inverse, upper)
+    stored = torch.where(better, lower, upper)
+    return Choice(_stored(problem, stored), gammas, factors=inverse * reciprocal(stored))
+
+
+def _round_up(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
+    """Scales rounded up, coarse scales, and what takes numbers to multiples of the coarse scales."""
     elements, highest = problem.format.elements, _highest(problem)
     levels = elements.highest * highest
     amax = largest(problem.blocks, problem.shared)
@@ -41,8 +62,18 @@ def choose_ceil(problem: Problem) -> Choice:
     vector_amax = problem.amax()
     stored = (vector_amax * inverse).mul_(torch.tensor(1 / elements.highest)).ceil_().clamp_(1, highest)
     stored.masked_fill_((vector_amax == 0) | small, 0)
-    gammas = (amax / levels).masked_fill_(small, 0.0)
-    return Choice(_stored(problem, stored), gammas, factors=inverse * reciprocal(stored))
+    return stored, (amax / levels).masked_fill_(small, 0.0), inverse
+
+
+def _halving_error(problem: Problem, scaled: Tensor, inverse: Tensor, stored: Tensor) -> Tensor:
+    values = problem.format.elements.round_(problem.blocks * (inverse * reciprocal(stored))).mul_(stored)
+    squares = (scaled - values).square_()
+    width = 1 << (squares.shape[2] - 1).bit_length() if squares.shape[2] else 1
+    squares = torch.nn.functional.pad(squares, (0, width - squares.shape[2]))
+    while width > 1:
+        width //= 2
+        squares = squares[..., :width] + squares[..., width:]
+    return squares
 
 
 def choose_search(problem: Problem) -> Choice:

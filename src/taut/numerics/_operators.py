@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from taut.errors import ArgumentError
+from taut.numerics._choice import Chooser
 from taut.numerics._choosers import get_chooser
-from taut.numerics._encode import encode_rows
+from taut.numerics._encode import CHUNK, encode_rows
 from taut.numerics._encoded import Encoded
 from taut.numerics._format import Format, Geometry
 from taut.numerics._layout import decode_parts
@@ -79,10 +80,15 @@ def _fake_quantise(x: Tensor, number_format: str, dim: int) -> Tensor:
     moved = x.detach().to(torch.float32).movedim(dim, -1)
     rows = moved.reshape(math.prod(moved.shape[:-1]), x.shape[dim])
     finite = torch.isfinite(rows).all(dim=1, keepdim=True)
-    sizes = Geometry.of((rows.shape[0], x.shape[dim]), found)
-    parts = encode_rows(torch.where(finite, rows, 0.0), found, sizes, choose, None)
-    values = decode_parts(parts, found, sizes).masked_fill_(~finite, torch.nan)
+    rows = torch.where(finite, rows, 0.0)
+    chunks = [rows] if found.is_shared or not rows.numel() else rows.split(max(1, CHUNK // rows.shape[1]))
+    values = torch.cat([_round_trip(chunk, found, choose) for chunk in chunks]).masked_fill_(~finite, torch.nan)
     return values.view(moved.shape).movedim(-1, dim).to(x.dtype).contiguous()
+
+
+def _round_trip(rows: Tensor, number_format: Format, choose: Chooser) -> Tensor:
+    sizes = Geometry.of((rows.shape[0], rows.shape[1]), number_format)
+    return decode_parts(encode_rows(rows, number_format, sizes, choose, None), number_format, sizes)
 
 
 def _describe_fake(x: Tensor, number_format: str, dim: int) -> Tensor:

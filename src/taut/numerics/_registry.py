@@ -39,7 +39,7 @@ def _two_level(match: re.Match[str]) -> Format | None:
         Scales("integer", scale_bits),
         _TENSOR if tensor else _ROW,
         chooser="search" if tensor else "joint",
-        dynamic_chooser="ceil",
+        dynamic_chooser="closest",
     )
 
 

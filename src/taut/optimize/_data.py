@@ -47,7 +47,7 @@ def rows(batch: Batch) -> int:
     return int(batch[0].shape[0]) if batch and batch[0].dim() else 1
 
 
-def load_data(data: str | Mapping[str, Any], *, batch_size: int) -> Dataset:
+def load_data(data: str | Mapping[str, Any], *, batch_size: int, argument: str = "--data") -> Dataset:
     """Read the user's data from a function, a file or a mapping.
 
     Args:
@@ -55,6 +55,7 @@ def load_data(data: str | Mapping[str, Any], *, batch_size: int) -> Dataset:
             `input_1`, ... and `labels`, or the mapping that such a function returns: `inputs` is a tuple of tensors
             (samples first) or a list of tuples, one a batch; `labels` is a tensor or None.
         batch_size: how many samples make a batch where `inputs` is one tuple.
+        argument: the option that gave it, for messages.
 
     Raises:
         DataError: the content does not have that form.
@@ -63,9 +64,9 @@ def load_data(data: str | Mapping[str, Any], *, batch_size: int) -> Dataset:
     if isinstance(data, str):
         source = data
         if data.endswith((".npz", ".safetensors")):
-            mapping = _read_arrays(Path(data))
+            mapping = _read_arrays(Path(data), argument)
         else:
-            function, _ = load_function(data, argument="--data")
+            function, _ = load_function(data, argument=argument)
             mapping = call_user(function, data)
     else:
         source, mapping = "given in Python", data
@@ -84,9 +85,9 @@ def load_data(data: str | Mapping[str, Any], *, batch_size: int) -> Dataset:
     return dataset
 
 
-def _read_arrays(path: Path) -> dict[str, Any]:
+def _read_arrays(path: Path, argument: str) -> dict[str, Any]:
     if not path.is_file():
-        raise DataError(f"{path}: no such file", fix="check the path given with --data")
+        raise DataError(f"{path}: no such file", fix=f"check the path given with {argument}")
     if path.suffix == ".npz" and not zipfile.is_zipfile(path):
         raise DataError(f"{path}: cannot be read (no archive, or cut short)", expected="an intact .npz file")
     try:

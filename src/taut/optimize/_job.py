@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
+from taut.errors import ArgumentError
 from taut.optimize._bundle import check_destination
 from taut.optimize._planner import PEERS, Planner, Trial, technique_names
 from taut.optimize._prepare import load, prepare, restored
 from taut.optimize._quality import Limit
-from taut.optimize._recipe import read_recipe
+from taut.optimize._recipe import Recipe, read_recipe
 from taut.optimize._settings import Goal, Progress, Settings
 from taut.optimize._work import Result, run
 
@@ -72,7 +73,7 @@ def optimize(
         goal, Limit.parse(max_drop), float(budget), only=tuple(only), skip=tuple(skip), peers=tuple(peers)
     )
     settings.check_names(technique_names(), PEERS)
-    wanted = None if recipe is None else read_recipe(Path(recipe))
+    wanted = None if recipe is None else _replayable(Path(recipe))
     tell = progress or (lambda _doing, _share: None)
     loaded = load(model, example_inputs, dynamic_shapes)
     with restored(loaded.module):
@@ -84,6 +85,20 @@ def optimize(
             force=force,
             progress=tell,
         )
+
+
+def _replayable(path: Path) -> Recipe:
+    recipe = read_recipe(path)
+    if recipe.prepared:
+        raise ArgumentError(
+            "--recipe",
+            str(path),
+            expected="a recipe whose passes alone make the model; "
+            f"weights of this one were {' and '.join(recipe.prepared)}",
+            fix="use the bundle itself, which holds the weights (taut run, taut export), "
+            "or make it again with taut quantize --calibrate",
+        )
+    return recipe
 
 
 def dry_run(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 
 import torch
 
@@ -62,6 +62,7 @@ def stored_layers(base: Graph, after: Graph, steps: Steps, errors: Mapping[str, 
     before, _ = apply_recipe(base, steps[:first])
     stored = {found.name: found for found in _encoded(after)}
     kept = {str(node.args[1]): after.constants[str(node.args[0])] for node in after.nodes if node.op == "constant"}
+    held = {str(node.args[1]) for node in before.nodes if node.op == "constant"}
     rows = []
     for name, kind, weight in _weights(before):
         path = "+".join(part.removesuffix(".weight") for part in name.split("+"))
@@ -76,7 +77,7 @@ def stored_layers(base: Graph, after: Graph, steps: Steps, errors: Mapping[str, 
                 elements=weight.numel(),
                 bytes_before=weight.numel() * weight.element_size(),
                 bytes_after=found.bytes if found else now.numel() * now.element_size(),
-                sqnr_db=_sqnr(weight, found, after) if found else None,
+                sqnr_db=_sqnr(weight, found, after, kept.keys() - held) if found else None,
                 error=errors.get(path) if found else None,
             )
         )
@@ -126,13 +127,32 @@ def _weights(graph: Graph) -> Iterator[tuple[str, str, torch.Tensor]]:
             yield named, kind, weight.t() if name == "addmm" else weight
 
 
-def _sqnr(weight: torch.Tensor, found: _Stored, graph: Graph) -> float | None:
+def _sqnr(weight: torch.Tensor, found: _Stored, graph: Graph, made: Set[str]) -> float | None:
     """Decibels; None where the format holds the weight exactly."""
     with torch.inference_mode():
         decoded = _packed(weight, found.node, graph) if found.node.op in _KERNELS else _decoded(weight, found, graph)
+        factor = _input_factor(found.node, graph, made)
+        decoded = decoded if factor is None else decoded * factor
         noise = float((weight - decoded).double().square().sum())
         signal = float(weight.double().square().sum())
     return 10 * math.log10(signal / noise) if noise > 0 and signal > 0 else None
+
+
+def _input_factor(node: Node, graph: Graph, made: Set[str]) -> torch.Tensor | None:
+    """`(K,)`, by which calibration multiplies the layer's input, and its weight in effect; None where it does not."""
+    reader = node
+    if node.op in BUFFERS:
+        reader = next((user for user in graph.nodes if len(user.args) > 1 and user.args[1] == Ref(node.id)), node)
+    source = reader.args[0]
+    while isinstance(source, Ref) and graph.nodes[source.node].op.startswith("taut.fake_quantise"):
+        source = graph.nodes[source.node].args[0]
+    if not isinstance(source, Ref) or graph.nodes[source.node].op != "aten.mul.Tensor":
+        return None
+    factor = graph.nodes[source.node].args[1]
+    if not isinstance(factor, Ref) or graph.nodes[factor.node].op != "constant":
+        return None
+    name = str(graph.nodes[factor.node].args[1])
+    return graph.constant(factor) if name in made and name.endswith(".equalise") else None
 
 
 def _decoded(weight: torch.Tensor, found: _Stored, graph: Graph) -> torch.Tensor:

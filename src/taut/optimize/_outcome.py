@@ -72,7 +72,8 @@ def make_report(prepared: Prepared, search: Search, *, partial: str | None) -> _
         recipe=_report.Recipe(
             steps=tuple(_report.RecipeStep(name=name, options=options) for name, options in search.incumbent.steps),
             threads=search.incumbent.threads,
-            command=prepared.command,
+            prepared=search.incumbent.prepared,
+            command=None if search.incumbent.prepared else prepared.command,
         ),
     )
 

@@ -13,6 +13,7 @@ from taut.cost import Peaks, Roofline, Store, calibrate
 from taut.errors import EmptyChangeError, StorageError, TautError
 from taut.graph import Graph
 from taut.optimize._quality import Quality
+from taut.optimize._recipe import Preparation
 from taut.optimize._settings import Goal, Settings
 from taut.stats import PairedResult
 from taut.transform import PASSES, Change, missing_needs
@@ -54,6 +55,7 @@ class Incumbent:
     graph: Graph
     steps: Steps
     threads: int
+    prepared: tuple[Preparation, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:

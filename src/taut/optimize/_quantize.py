@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from taut.errors import ArgumentError, EmptyChangeError, QualityError, TransformError
+from taut.errors import ArgumentError, QualityError, TransformError
 from taut.graph import Graph
 from taut.numerics import get_scheme
 from taut.optimize._bundle import check_destination
-from taut.optimize._data import spread
+from taut.optimize._calibration import (
+    check_steps,
+    load_calibration,
+    prepare_and_quantise,
+    sensitivity_data,
+    shared_batches,
+    uncalibrated,
+)
+from taut.optimize._mixing import FLOAT, check_limits, mix, pairs
 from taut.optimize._planner import Steps, stored_bytes
-from taut.optimize._prepare import Prepared, load, prepare, restored
+from taut.optimize._prepare import load, prepare, restored
 from taut.optimize._quality import Limit
 from taut.optimize._search import Search
 from taut.optimize._settings import Progress, Settings
 from taut.optimize._work import Result, run
-from taut.transform import PASSES, apply_recipe, assign, measure_sensitivity
+from taut.transform import PASSES, apply_recipe
 
 DEFAULT_SCHEME = "vsq-w4a8-v16"
 MIXED_SCHEMES = ("vsq-w3a8-v16", "vsq-w4a8-v16", "poc-w8a8")
-FLOAT = "float32"
-_SENSITIVITY_BATCHES = 8
-_SAME_DATA = (
-    "The schemes of the layers were chosen by what the outputs lose on some of the samples that quality is scored on; "
-    "their labels were not used."
-)
-_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
 def quantize(
@@ -43,6 +43,8 @@ def quantize(
     skip: Sequence[str] = (),
     max_bits: float | None = None,
     max_bytes: int | str | None = None,
+    calibration: str | Mapping[str, Any] | None = None,
+    fine_tune: int = 0,
     data: str | Mapping[str, Any] | None = None,
     metric: str | Callable[..., float] | None = None,
     dynamic_shapes: Any = None,
@@ -64,7 +66,11 @@ def quantize(
         skip: module paths whose layers stay as they are, with all below them.
         max_bits: stored bits a weight that the layers may take on average.
         max_bytes: what all parameters and buffers may take: a number, or a text such as "12.5MB".
-        data: the user's samples; with `max_bits` or `max_bytes` they also tell how sensitive each layer is.
+        calibration: inputs, in the forms of `data`, by which weights are rounded and inputs equalised before they are
+            quantised; other samples than those of `data`. With `max_bits` or `max_bytes` they also tell how sensitive
+            each layer is.
+        fine_tune: steps of training on the calibration data, after that.
+        data: the user's samples; without `calibration` they tell how sensitive each layer is.
         metric: how outputs are scored.
         dynamic_shapes: as `torch.export.export` takes it.
         max_drop: quality that may be lost.
@@ -84,39 +90,50 @@ def quantize(
     if destination is not None:
         check_destination(destination, force=force)
     settings = Settings("size", Limit.parse(max_drop), float(budget), job="quantize", scoring_share=0.25)
-    limits = _check_limits(max_bits, max_bytes)
+    limits = check_limits(max_bits, max_bytes)
     names = _check_schemes((format,) if isinstance(format, str) else tuple(format), limits is not None)
     overrides = dict(layers or {})
     for path, scheme in overrides.items():
         _check_scheme("--layer", scheme, f"{path}={scheme}")
     tell = progress or (lambda _doing, _share: None)
-    if limits is not None and data is None:
+    if limits is not None and data is None and calibration is None:
         raise ArgumentError(
             "--data",
             None,
             expected=f"data, on which {limits[0]} measures how sensitive each layer is",
-            fix="give samples like those that the model will see",
+            fix="give samples like those that the model will see, or others with --calibrate",
         )
+    check_steps(fine_tune, calibration)
     loaded = load(model, example_inputs, dynamic_shapes)
     with restored(loaded.module):
         prepared = prepare(loaded, settings, data=data, metric=metric, progress=tell)
         _check_finite(prepared.graph)
         first = _folding(prepared.graph)
         graph, _ = apply_recipe(prepared.graph, first)
-        options: dict[str, Any] = {"skip": list(skip)}
-        PASSES["quantise"].applies(graph, scheme=names[0], layers=_pairs(overrides), **options)
+        warnings = list(prepared.warnings)
+        samples = None if calibration is None else load_calibration(calibration, prepared)
+        shared = None if samples is None else shared_batches(samples, prepared.dataset)
+        options = {"scheme": names[0], "layers": pairs(overrides), "skip": list(skip)}
+        PASSES["quantise"].applies(graph, **options)
         errors: Mapping[str, float] = {}
-        if limits is None:
-            chosen = {"scheme": names[0], "layers": _pairs(overrides)}
-        else:
-            mixed, errors = _mix(prepared, graph, names, overrides, skip, limits, tell)
-            chosen = {"scheme": FLOAT, "layers": [*mixed, *_pairs(overrides)]}
-            prepared = dataclasses.replace(prepared, warnings=(*prepared.warnings, _SAME_DATA))
-        steps: Steps = (*first, ("quantise", {**chosen, **options}))
+        if limits is not None:
+            measured_on, notes = sensitivity_data(samples, prepared.dataset)
+            mixed, errors = mix(graph, measured_on, names, overrides, skip, limits, tell)
+            options |= {"scheme": FLOAT, "layers": [*mixed, *pairs(overrides)]}
+            warnings += notes
+        note = shared if samples is not None else uncalibrated(graph, options)
+        warnings += [note] if note else []
+        prepared = dataclasses.replace(prepared, warnings=tuple(warnings))
 
         def work(search: Search) -> None:
             search.layer_errors = errors
-            search.replay(steps, None)
+            if samples is None:
+                search.replay((*first, ("quantise", options)), None)
+            else:
+                search.begin()
+                with search.off_the_clock():
+                    prepare_and_quantise(search, first, options, samples, fine_tune)
+                search.finish(None)
             _accept(search, " + ".join(names))
 
         return run(prepared, work, destination, force=force, progress=tell)
@@ -135,10 +152,6 @@ def _check_finite(graph: Graph) -> None:
 def _folding(graph: Graph) -> Steps:
     """The passes that make fewer weights of the same function, before any is rounded."""
     return tuple((name, {}) for name in ("fold_batch_norm",) if PASSES[name].applies(graph))
-
-
-def _pairs(layers: Mapping[str, str]) -> list[str]:
-    return [f"{path}={scheme}" for path, scheme in layers.items()]
 
 
 def _check_scheme(argument: str, scheme: str, given: str) -> None:
@@ -165,77 +178,6 @@ def _check_schemes(names: tuple[str, ...], mixed: bool) -> tuple[str, ...]:
             fix="add --max-bits or --max-bytes to mix them, or --layer PATH=SCHEME for some layers",
         )
     return names or (MIXED_SCHEMES if mixed else (DEFAULT_SCHEME,))
-
-
-def _check_limits(max_bits: float | None, max_bytes: int | str | None) -> tuple[str, float] | None:
-    """Which limit the user gave, and its value."""
-    if max_bits is not None and max_bytes is not None:
-        raise ArgumentError("--max-bytes", max_bytes, expected="one of --max-bits and --max-bytes")
-    if max_bits is not None:
-        if not 1 <= max_bits <= 32:
-            raise ArgumentError("--max-bits", max_bits, expected="bits a weight between 1 and 32")
-        return "--max-bits", float(max_bits)
-    return None if max_bytes is None else ("--max-bytes", parse_bytes(max_bytes))
-
-
-def parse_bytes(text: int | str) -> int:
-    """Read a number of bytes: 1500000, "1.5MB", "1.5 MiB".
-
-    Raises:
-        ArgumentError: it is none, or not positive.
-    """
-    match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,9})?)\s*([a-zA-Z]{0,3})\s*", str(text))
-    if match is None or match[2].lower() not in _UNITS or float(match[1]) <= 0:
-        raise ArgumentError("--max-bytes", text, expected='a number of bytes, such as 1500000, "1.5MB" or "1.5MiB"')
-    return int(float(match[1]) * _UNITS[match[2].lower()])
-
-
-def _mix(
-    prepared: Prepared,
-    graph: Graph,
-    names: tuple[str, ...],
-    overrides: Mapping[str, str],
-    skip: Sequence[str],
-    limits: tuple[str, float],
-    progress: Progress,
-) -> tuple[list[str], dict[str, float]]:
-    """The best scheme for each layer under the limit, and the measured error of each."""
-    batches = [prepared.dataset.batches[index] for index in spread(prepared.dataset.batches, _SENSITIVITY_BATCHES)]
-    table = measure_sensitivity(
-        graph,
-        batches,
-        names,
-        skip=[*skip, *overrides],
-        progress=lambda doing, share: progress(f"measuring sensitivity: {doing}", share),
-    )
-    name, limit = limits
-    floats = {entry.layer: entry.bytes for entry in table.entries if entry.scheme == FLOAT}
-    weights = sum(floats.values())
-    # What is not mixed takes what its own scheme gives it, not what the table counts for it.
-    spared = stored_bytes(graph) - stored_bytes(_overridden(graph, overrides, skip))
-    rest = table.rest_bytes - spared
-    budget = (limit if name == "--max-bytes" else rest + weights * limit / 32) + spared
-    try:
-        assignment = assign(table, budget=budget)
-    except ArgumentError as error:
-        least = rest + sum(min(e.bytes for e in table.entries if e.layer == layer) for layer in floats)
-        shown = f"{least:,} bytes" if name == "--max-bytes" else f"{32 * (least - rest) / weights:.3f} bits"
-        raise ArgumentError(
-            name,
-            int(limit) if name == "--max-bytes" else limit,
-            expected=f"at least {shown}, which {names[0] if len(names) == 1 else 'the smallest of the schemes'} gives",
-            fix="allow more, or add a smaller scheme with --format",
-        ) from error
-    errors = {e.layer: e.error for e in table.entries if assignment.schemes.get(e.layer) == e.scheme}
-    return assignment.layers, errors
-
-
-def _overridden(graph: Graph, overrides: Mapping[str, str], skip: Sequence[str]) -> Graph:
-    """The graph with the layers quantised that the user named; the others in float32."""
-    try:
-        return PASSES["quantise"].apply(graph, scheme=FLOAT, layers=_pairs(overrides), skip=list(skip)).graph
-    except EmptyChangeError:
-        return graph
 
 
 def _accept(search: Search, scheme: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from taut.errors import ArtefactError, VersionError
 
 RECIPE_VERSION = 1
+Preparation = Literal["calibrated", "fine-tuned"]
 _LARGEST = 2**20
 
 
@@ -29,6 +30,8 @@ class Recipe(BaseModel):
     Attributes:
         steps: the passes in order of application.
         threads: intra-operator threads to run with.
+        prepared: what was done to the weights with data before the quantising step; where it is anything, the steps
+            alone do not make the optimised model, and only its bundle has the weights.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -36,13 +39,17 @@ class Recipe(BaseModel):
     version: int = RECIPE_VERSION
     steps: tuple[Step, ...] = ()
     threads: int = Field(default=1, ge=1, le=4096)
+    prepared: tuple[Preparation, ...] = ()
 
     @classmethod
-    def make(cls, passes: list[tuple[str, dict[str, Any]]], threads: int) -> Self:
+    def make(
+        cls, passes: list[tuple[str, dict[str, Any]]], threads: int, prepared: tuple[Preparation, ...] = ()
+    ) -> Self:
         """From (pass name, options) pairs."""
         return cls(
             steps=tuple(Step.model_validate({"pass": name, "options": options}) for name, options in passes),
             threads=threads,
+            prepared=prepared,
         )
 
     @property
@@ -52,7 +59,8 @@ class Recipe(BaseModel):
 
     def to_yaml(self) -> str:
         """The text of `recipe.yaml`."""
-        return yaml.safe_dump(self.model_dump(by_alias=True, mode="json"), sort_keys=False)
+        unused = None if self.prepared else {"prepared"}
+        return yaml.safe_dump(self.model_dump(by_alias=True, mode="json", exclude=unused), sort_keys=False)
 
 
 def parse_recipe(text: str, source: str) -> Recipe:

@@ -91,6 +91,8 @@ def run(
     except KeyboardInterrupt as interrupt:
         if search is None or not search.baselines:
             raise Interrupted("stopped before anything was measured") from interrupt
+        if prepared.settings.job == "quantize" and not search.incumbent.steps:
+            raise Interrupted(f"stopped while {search.doing}; nothing was quantised yet") from interrupt
         search.stop()
         result = _outcome(prepared, search, partial=f"stopped by the user while {search.doing}")
         result = _save(result, destination, force)
@@ -117,7 +119,7 @@ def _within_budget(prepared: Prepared, seconds: float) -> Prepared:
 
 def _outcome(prepared: Prepared, search: Search, *, partial: str | None) -> Result:
     incumbent = search.incumbent
-    recipe = Recipe.make(list(incumbent.steps), incumbent.threads)
+    recipe = Recipe.make(list(incumbent.steps), incumbent.threads, incumbent.prepared)
     report = make_report(prepared, search, partial=partial)
     return Result(Session(incumbent.graph, recipe, report), report)
 

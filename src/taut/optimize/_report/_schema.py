@@ -224,10 +224,15 @@ class RecipeStep(_Record):
 
 
 class Recipe(_Record):
-    """What to replay: the passes in order, the thread count, and the command that does it."""
+    """What to replay: the passes in order, the thread count, and the command that does it.
+
+    Attributes:
+        prepared: what was done to the weights with data, so that the passes alone do not make the model again.
+    """
 
     steps: Annotated[tuple[RecipeStep, ...], Field(strict=False)] = ()
     threads: Threads | None = None
+    prepared: Annotated[tuple[Literal["calibrated", "fine-tuned"], ...], Field(strict=False)] = ()
     command: Text | None = None
 
 

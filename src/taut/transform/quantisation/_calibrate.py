@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from taut.errors import ArgumentError, DataError, GuardError
 from taut.graph import Builder, Graph, Interpreter, Node, Ref, TensorType, eliminate_dead_code, rewrite
-from taut.numerics import convolution_rows, encode, from_convolution_rows
+from taut.numerics import Format, convolution_rows, encode, from_convolution_rows
 from taut.transform._patterns import emit_layer, layer
 from taut.transform.quantisation._emit import Placement
 from taut.transform.quantisation._layers import QuantisableLayer
@@ -31,6 +31,7 @@ def calibrate(
     layers: Sequence[str] = (),
     skip: Sequence[str] = (),
     minimum_features: int = 16,
+    progress: Callable[[str, float], None] | None = None,
 ) -> Graph:
     """The float graph prepared for quantisation by a scheme, from unlabelled inputs.
 
@@ -50,13 +51,13 @@ def calibrate(
         layers: exceptions as "path=scheme".
         skip: module paths whose layers stay.
         minimum_features: narrower layers stay.
+        progress: told what is being done, and the share that is done.
 
     Raises:
         ArgumentError: an unknown scheme or path, or no layer for which the scheme's rounding can use data.
         DataError: no batch, one that the graph does not take, or layer inputs with NaN or infinity.
     """
-    options = {"scheme": scheme, "layers": tuple(layers), "skip": tuple(skip), "minimum_features": minimum_features}
-    found = [place for place in quantised_layers(graph, options) if _served(graph, place)]
+    found = _found(graph, scheme, layers, skip, minimum_features)
     if not found:
         raise ArgumentError(
             "scheme",
@@ -64,7 +65,8 @@ def calibrate(
             expected="integer weights with a coarse scale a row, on at least one layer of the graph",
             fix="quantise without calibration",
         )
-    moments = _moments(graph, found, batches)
+    tell = progress or (lambda _doing, _share: None)
+    moments = _moments(graph, found, batches, tell)
     divisors = _divisors(graph, found, moments)
     made: dict[tuple[str, int], Tensor] = {}
     divided: dict[Ref, Ref] = {}
@@ -79,6 +81,7 @@ def calibrate(
         divisor = divisors.get(linear.input)
         key = (linear.name, node.id if divisor is not None else -1)
         if key not in made:
+            tell(f"rounding {linear.path}", (1 + len(made) / len(places)) / 2)
             made[key] = _rounded(place, _shared(found, place, moments), divisor)
         source = builder.map(linear.input)
         assert isinstance(source, Ref)
@@ -93,6 +96,20 @@ def calibrate(
     return rewrite(graph, visit)
 
 
+def calibratable_layers(
+    graph: Graph, scheme: str, *, layers: Sequence[str] = (), skip: Sequence[str] = (), minimum_features: int = 16
+) -> dict[str, Format]:
+    """The layers that `calibrate` would prepare with these arguments, by path, with the formats of their weights."""
+    return {_layer(place).path: place.weights for place in _found(graph, scheme, layers, skip, minimum_features)}
+
+
+def _found(
+    graph: Graph, scheme: str, layers: Sequence[str], skip: Sequence[str], minimum_features: int
+) -> list[Placement]:
+    options = {"scheme": scheme, "layers": tuple(layers), "skip": tuple(skip), "minimum_features": minimum_features}
+    return [place for place in quantised_layers(graph, options) if _served(graph, place)]
+
+
 def _served(graph: Graph, place: Placement) -> bool:
     coarse, scales = place.weights.coarse, place.weights.scales
     integer = scales is None or scales.kind == "integer"
@@ -105,7 +122,12 @@ def _layer(place: Placement) -> QuantisableLayer:
     return place.found
 
 
-def _moments(graph: Graph, found: list[Placement], batches: Sequence[Sequence[Tensor]]) -> dict[tuple, Tensor]:
+def _moments(
+    graph: Graph,
+    found: list[Placement],
+    batches: Sequence[Sequence[Tensor]],
+    tell: Callable[[str, float], None],
+) -> dict[tuple, Tensor]:
     """Sums of x x^T over the inputs of each layer, float64, by input value and window."""
     if not batches:
         raise DataError("no calibration data", expected="at least one batch")
@@ -114,6 +136,7 @@ def _moments(graph: Graph, found: list[Placement], batches: Sequence[Sequence[Te
     run = Interpreter(eliminate_dead_code(dataclasses.replace(graph, outputs=tuple(values))))
     sums: dict[tuple, Tensor] = {}
     for index, batch in enumerate(batches):
+        tell("running the calibration data", index / len(batches) / 2)
         try:
             inputs = dict(zip(values, run(*batch), strict=True))
         except GuardError as error:

@@ -52,13 +52,14 @@ def fine_tune(
     layers: Sequence[str] = (),
     skip: Sequence[str] = (),
     minimum_features: int = 16,
+    reference: Graph | None = None,
     steps: int = 100,
     learning_rate: float = 3e-3,
     progress: Progress | None = None,
 ) -> FineTuned:
     """Train the weights that a scheme will quantise, so that the quantised graph gives what the float graph gives.
 
-    The targets are the float graph's own outputs, so that no labels are needed; the loss is their squared error over
+    The targets are the outputs of the float graph, so that no labels are needed; the loss is their squared error over
     their squared size. Weights and activations are quantised in each step, and gradients pass straight through the
     rounding (Bengio et al., 2013). Adam, with a cosine schedule. Tables and biases stay. The result is a graph of its
     own: a recipe that is replayed on the model does not repeat this step.
@@ -70,6 +71,7 @@ def fine_tune(
         layers: exceptions as "path=scheme".
         skip: module paths whose layers stay.
         minimum_features: narrower layers stay.
+        reference: what gives the targets, where the graph itself was calibrated already; by default the graph.
         steps: batches to train on.
         learning_rate: of the first step, in units of the root mean square of each weight.
         progress: told what is being done, and the share that is done.
@@ -98,7 +100,7 @@ def fine_tune(
     tables = {place.found.name: place for place in every if isinstance(place.found, Table)}
     if not places:
         raise ArgumentError("scheme", scheme, expected="a scheme that quantises a linear layer or convolution here")
-    targets = reference_outputs(graph, batches)
+    targets = reference_outputs(graph if reference is None else reference, batches)
     before = relative_error(get_pass("quantise").apply(graph, **options).graph, batches, targets)
     weights = {_layer(place).name: _layer(place).weight.detach().clone() for place in places}
     student = _student(_with_weights(graph, _rounded_tables(tables)), places, list(weights))

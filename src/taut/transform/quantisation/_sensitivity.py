@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 import torch
 from torch.utils import _pytree as pytree
 
-from taut.cost import CostModel
+from taut.cost import CostModel, Store
 from taut.errors import ArgumentError, DataError, GuardError, Interrupted
-from taut.graph import Graph, Interpreter, bind_sizes
+from taut.graph import Graph, Interpreter, bind_sizes, content_hash, structural_hash
 from taut.transform._catalogue import get_pass
 from taut.transform.quantisation._quantise import LEAVE, quantisable_paths
 from taut.transform.quantisation._units import find_units
 
 Batch: TypeAlias = Sequence[torch.Tensor]
 Progress: TypeAlias = Callable[[str, float], None]
+
+_REVISION = 1  # of codecs and kernels: raise it where the same measurement would give another figure than before
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -75,6 +79,7 @@ def measure_sensitivity(
     minimum_features: int = 16,
     cost_model: CostModel | None = None,
     threads: int = 1,
+    store: Store | None = None,
     progress: Progress | None = None,
 ) -> SensitivityTable:
     """Quantise one layer at a time, at each scheme, and compare the graph's outputs with those of the float graph.
@@ -87,12 +92,14 @@ def measure_sensitivity(
         minimum_features: as the option of the pass `quantise`.
         cost_model: predicts seconds, at the sizes of the first batch; without one the table has bytes only.
         threads: the thread count that the cost model predicts for.
+        store: keeps each measurement, so that the same call goes on where an earlier one was stopped.
         progress: told what is being measured, and the share that is done.
 
     Raises:
         ArgumentError: no scheme, an unknown one, or no layer that can be quantised.
         DataError: a batch that the graph does not take, no batch, or outputs without a finite floating-point value.
         Interrupted: on Ctrl-C; its `result` is the table so far.
+        StorageError: the store cannot be written.
     """
     names = list(dict.fromkeys(schemes))
     if not names or LEAVE in names:
@@ -108,18 +115,51 @@ def measure_sensitivity(
     costs = _Costs(graph, cost_model, bind_sizes(graph, *batches[0]), threads)
     entries: list[SensitivityEntry] = []
     pairs = [(layer, name) for layer in layers for name in names]
+    memory = None if store is None else _Memory(store, graph, batches, common)
     try:
         for index, (layer, name) in enumerate(pairs):
             if progress is not None:
                 progress(f"{layer} at {name}", index / len(pairs))
+            known = None if memory is None else memory.recall(layer, name)
+            if known is not None and cost_model is None:
+                entries.append(known)
+                continue
             changed = quantise.apply(graph, scheme=LEAVE, layers=[f"{layer}={name}"], **common).graph
-            error = relative_error(changed, batches, references)
+            error = relative_error(changed, batches, references) if known is None else known.error
             entries.append(SensitivityEntry(layer, name, error, *costs.of_change(layer, changed)))
+            if memory is not None and known is None:
+                memory.keep(entries[-1])
     except KeyboardInterrupt as interrupt:
         stop = Interrupted(f"stopped after {len(entries)} of {len(pairs)} measurements")
         stop.result = costs.table(layers, names, entries)
         raise stop from interrupt
     return costs.table(layers, names, entries)
+
+
+class _Memory:
+    """What was measured before on this host: on the same graph and the same batches."""
+
+    def __init__(self, store: Store, graph: Graph, batches: Sequence[Batch], common: Mapping[str, object]) -> None:
+        held = hashlib.sha256(repr((_REVISION, structural_hash(graph), sorted(common.items()))).encode())
+        for batch in batches:
+            held.update(" ".join(content_hash(tensor) for tensor in batch).encode())
+        self._store, self._key = store, held.hexdigest()
+
+    def recall(self, layer: str, scheme: str) -> SensitivityEntry | None:
+        """The measurement without a modelled time; None where there is none, or none that makes sense."""
+        name = self._name(layer, scheme)
+        record = self._store.latest([name]).get(name, {})
+        error, stored = record.get("error"), record.get("bytes")
+        if not isinstance(error, float) or not 0 <= error < math.inf or not isinstance(stored, int):
+            return None
+        return SensitivityEntry(layer, scheme, error, stored, None)
+
+    def keep(self, entry: SensitivityEntry) -> None:
+        """Write the measurement down."""
+        self._store.append({self._name(entry.layer, entry.scheme): {"error": entry.error, "bytes": entry.bytes}})
+
+    def _name(self, layer: str, scheme: str) -> str:
+        return f"sensitivity {self._key} {layer} {scheme}"
 
 
 class _Costs:
