@@ -1,4 +1,4 @@
-"""One thread unless a test says otherwise: the tensors are small, and threads that wait for each other would dominate."""
+"""One thread unless a test asks for more: tensors are small, and threads that wait for each other would dominate."""
 
 from collections.abc import Iterator
 
