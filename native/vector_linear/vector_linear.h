@@ -19,6 +19,11 @@ namespace taut {
 
 // What activations become: int8 with one scale a row; or codes of four bits with a scale of four bits for each vector
 // of 16 and one gamma a row, folded in the same way.
+//
+// The second kind, in float32, each operation rounded once, sums by halving (i and i + half), ties to even: a row with
+// the largest magnitude m has gamma m / 105 and inverse 105 / m. A vector with the largest magnitude v has the scale
+// s = ceil(v * inverse * (1 / 7)), from 1 to 15, or s - 1 (at least 1) if the sum of squares of x * inverse - s * q is
+// smaller for it, where q = round(x * (inverse * (1 / s))), from -7 to 7.
 enum class Inputs : int { int8 = 0, vsq4 = 1 };
 
 inline constexpr std::int64_t vector_depth = 16;
@@ -34,10 +39,6 @@ inline constexpr float largest_folded = 105.0f;
 static inline constexpr std::int64_t block_vectors(std::int64_t depth) { return (depth + 31) / 32 * 2; }
 static inline constexpr std::int64_t block_bytes(std::int64_t vectors) {
     return (vectors + span_vectors - 1) / span_vectors * scale_bytes + vectors * vector_bytes;
-}
-
-static inline const void* value_at(const void* x, Element element, std::int64_t index) {
-    return static_cast<const char*>(x) + index * (element == Element::float32 ? 4 : 2);
 }
 
 // What one instruction set uses for so many rows.

@@ -6,29 +6,73 @@
 namespace taut {
 namespace {
 
+// A vector of activations; past its end it holds zeros.
+struct Values {
+    __m256 first, second;
+};
+
+Values load_vector(const void* x, Element element, std::int64_t index, std::int64_t count) {
+    const auto load = [&](std::int64_t begin) {
+        if (count >= begin + 8) return load_values<true>(x, element, index + begin, 8);
+        if (count <= begin) return _mm256_setzero_ps();
+        return load_values<false>(x, element, index + begin, static_cast<int>(count - begin));
+    };
+    return {load(0), load(8)};
+}
+
+float largest_of(const Values& values) {
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    const __m256 eight = _mm256_max_ps(_mm256_andnot_ps(sign, values.first), _mm256_andnot_ps(sign, values.second));
+    const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+
+// One way to code a vector: its integers (code times scale), and their squared error in units of gamma.
+struct Candidate {
+    Values integers;
+    float error;
+
+    Candidate(const Values& values, float inverse, float scale) {
+        integers.first = code(values.first, inverse, scale);
+        integers.second = code(values.second, inverse, scale);
+        const __m256 eight = _mm256_add_ps(square_error(values.first, integers.first, inverse),
+                                           square_error(values.second, integers.second, inverse));
+        const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+        const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+        error = _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+    }
+
+    static __m256 code(__m256 values, float inverse, float scale) {
+        const __m256 most = _mm256_set1_ps(largest_code), least = _mm256_set1_ps(-largest_code);
+        const __m256 scaled = _mm256_mul_ps(values, _mm256_set1_ps(inverse * (1.0f / scale)));
+        const __m256 rounded = _mm256_round_ps(scaled, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+        return _mm256_mul_ps(_mm256_max_ps(least, _mm256_min_ps(most, rounded)), _mm256_set1_ps(scale));
+    }
+
+    static __m256 square_error(__m256 values, __m256 integers, float inverse) {
+        const __m256 error = _mm256_sub_ps(_mm256_mul_ps(values, _mm256_set1_ps(inverse)), integers);
+        return _mm256_mul_ps(error, error);
+    }
+};
+
 float quantise(const void* x, Element element, std::int64_t depth, std::int64_t groups, std::uint8_t* out) {
     const RowScale row = row_scale<Vector>(largest_magnitude(x, element, depth), largest_folded);
-    auto* values = reinterpret_cast<std::int16_t*>(out);
+    auto* integers = reinterpret_cast<std::int16_t*>(out);
     __builtin_memset(out, 0, groups * group_depth * sizeof(std::int16_t));
     if (row.inverse == 0.0f) return row.scale;
     for (std::int64_t first = 0; first < depth; first += vector_depth) {
         const std::int64_t count = first + vector_depth < depth ? vector_depth : depth - first;
-        const void* vector = value_at(x, element, first);
-        const std::uint32_t magnitude = largest_magnitude(vector, element, count);
-        if (magnitude == 0) continue;
-        const __m128 largest = _mm_set_ss(__builtin_bit_cast(float, magnitude) * row.inverse * (1.0f / largest_code));
-        const float ceiling = _mm_cvtss_f32(_mm_ceil_ss(largest, largest));
-        const float scale = ceiling < 1.0f ? 1.0f : ceiling > 15.0f ? 15.0f : ceiling;
-        const __m256 factor = _mm256_set1_ps(row.inverse * (1.0f / scale));
-        const __m256i scales = _mm256_set1_epi32(static_cast<int>(scale));
-        // No clamp: |value * factor| is at most 7 but for three roundings, and such a value rounds to 7. The row's
-        // stride leaves room for a whole last vector.
-        for_each_vector(vector, element, count, [&](std::int64_t k, __m256 value) {
-            const __m256i code = _mm256_cvtps_epi32(_mm256_mul_ps(value, factor));
-            const __m256i folded = _mm256_mullo_epi32(code, scales);
-            const __m256i narrow = _mm256_permute4x64_epi64(_mm256_packs_epi32(folded, folded), 0x08);
-            _mm_storeu_si128(reinterpret_cast<__m128i*>(values + first + k), _mm256_castsi256_si128(narrow));
-        });
+        const Values values = load_vector(x, element, first, count);
+        const __m128 steps = _mm_set_ss(largest_of(values) * row.inverse * (1.0f / largest_code));
+        const float ceiling = _mm_cvtss_f32(_mm_ceil_ss(steps, steps));
+        const float high = ceiling < 1.0f ? 1.0f : ceiling > 15.0f ? 15.0f : ceiling;
+        const Candidate above(values, row.inverse, high);
+        const Candidate below(values, row.inverse, high > 2.0f ? high - 1.0f : 1.0f);
+        const Values& closest = below.error < above.error ? below.integers : above.integers;
+        // The row has room for a whole last vector.
+        const __m256i words = _mm256_packs_epi32(_mm256_cvtps_epi32(closest.first), _mm256_cvtps_epi32(closest.second));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(integers + first), _mm256_permute4x64_epi64(words, 0xd8));
     }
     return row.scale;
 }

@@ -5,21 +5,47 @@
 namespace taut {
 namespace {
 
+// One way to code a vector: its integers (code times scale), and their squared error in units of gamma.
+struct Candidate {
+    float integers[vector_depth] = {};
+    float error = 0.0f;
+
+    Candidate(const float* values, float inverse, float scale) {
+        const float factor = inverse * (1.0f / scale);
+        float errors[vector_depth];
+        for (std::int64_t k = 0; k < vector_depth; ++k) {
+            const float code = Vector::max(-largest_code, Vector::min(largest_code, nearbyintf(values[k] * factor)));
+            integers[k] = code * scale;
+            const float difference = values[k] * inverse - integers[k];
+            errors[k] = difference * difference;
+        }
+        // The order of the sum is part of the definition.
+        for (std::int64_t half = vector_depth / 2; half > 0; half /= 2) {
+            for (std::int64_t k = 0; k < half; ++k) errors[k] += errors[k + half];
+        }
+        error = errors[0];
+    }
+};
+
 float quantise(const void* x, Element element, std::int64_t depth, std::int64_t groups, std::uint8_t* out) {
     const RowScale row = row_scale<Vector>(largest_magnitude(x, element, depth), largest_folded);
     std::memset(out, 0, groups * group_depth);
     if (row.inverse == 0.0f) return row.scale;
     for (std::int64_t first = 0; first < depth; first += vector_depth) {
         const std::int64_t count = first + vector_depth < depth ? vector_depth : depth - first;
-        const std::uint32_t magnitude = largest_magnitude(value_at(x, element, first), element, count);
-        if (magnitude == 0) continue;
-        const float largest = __builtin_bit_cast(float, magnitude) * row.inverse;
-        const float scale = Vector::max(1.0f, Vector::min(15.0f, ceilf(largest * (1.0f / largest_code))));
-        const float factor = row.inverse * (1.0f / scale);
-        for (std::int64_t k = first; k < first + count; ++k) {
-            const float code = nearbyintf(__builtin_bit_cast(float, load_bits(x, element, k)) * factor);
-            const float clamped = Vector::max(-largest_code, Vector::min(largest_code, code));
-            out[k] = static_cast<std::uint8_t>(static_cast<std::int8_t>(clamped * scale));
+        float values[vector_depth] = {};
+        float largest = 0.0f;
+        for (std::int64_t k = 0; k < count; ++k) {
+            values[k] = __builtin_bit_cast(float, load_bits(x, element, first + k));
+            largest = Vector::max(largest, fabsf(values[k]));
+        }
+        const float steps = largest * row.inverse * (1.0f / largest_code);
+        const float high = Vector::max(1.0f, Vector::min(15.0f, ceilf(steps)));
+        const Candidate above(values, row.inverse, high);
+        const Candidate below(values, row.inverse, Vector::max(1.0f, high - 1.0f));
+        const Candidate& closest = below.error < above.error ? below : above;
+        for (std::int64_t k = 0; k < count; ++k) {
+            out[first + k] = static_cast<std::uint8_t>(static_cast<std::int8_t>(closest.integers[k]));
         }
     }
     return row.scale;

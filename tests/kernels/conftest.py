@@ -1,9 +1,19 @@
+"""One thread unless a test asks for more: tensors are small, and threads that wait for each other would dominate."""
+
 from collections.abc import Iterator
 
 import pytest
 import torch
 
 from taut.kernels import available_isas, force
+
+
+@pytest.fixture(autouse=True, scope="package")
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(params=available_isas())

@@ -109,17 +109,27 @@ def test_opposite_extremes_do_not_saturate(isa: str, rows: int) -> None:
 
 
 def test_activations_become_the_codes_that_the_definition_says(isa: str) -> None:
-    # One row a vector's scale can be read off: largest magnitudes 105, 97, 7.5 and 0.
+    # One row, a vector's scale can be read off: largest magnitudes 105, 97, 7.5 and 0.
     x = torch.zeros(1, 64)
     x[0, 0], x[0, 1] = 105.0, 52.4
     x[0, 16], x[0, 17] = -97.0, 7.1
     x[0, 32], x[0, 33] = 7.5, -2.9
     weights = VectorWeights(torch.eye(64, dtype=torch.int8), torch.ones(64, 4, dtype=torch.uint8), torch.ones(64))
     out = vector_linear(x, pack(weights), weights.gammas, inputs="vsq4")[0]
-    # scales 15, 14, 2 and 0; codes 7 and 3 (52.4 / 15 = 3.49), -7 (-6.93) and 1 (0.51), 4 (3.75) and -1 (-1.45)
+    # 15: codes 7 and 3 (52.4 / 15 = 3.49), error 7.4 squared; 14 would give 98 and 56, errors 7 and 3.6 squared: more.
+    # 14: -7 (-6.93) and 1 (0.51), errors 1 and 6.9 squared; 13 would give -91 and 13, errors 6 and 5.9: more.
+    # 2: 4 (3.75) and -1 (-1.45), errors 0.5 and 0.9; 1 gives 7 and -3, errors 0.5 and 0.1: less.
     expected = torch.zeros(64)
-    expected[[0, 1, 16, 17, 32, 33]] = torch.tensor([105.0, 45.0, -98.0, 14.0, 8.0, -2.0])
+    expected[[0, 1, 16, 17, 32, 33]] = torch.tensor([105.0, 45.0, -98.0, 14.0, 7.0, -3.0])
     assert torch.equal(out, expected)
+
+
+def test_of_scales_with_equal_errors_the_larger_wins(isa: str) -> None:
+    x = torch.zeros(1, 32)
+    x[0, 0], x[0, 16], x[0, 17] = 105.0, 8.0, 1.0
+    weights = VectorWeights(torch.eye(32, dtype=torch.int8), torch.ones(32, 2, dtype=torch.uint8), torch.ones(32))
+    out = vector_linear(x, pack(weights), weights.gammas, inputs="vsq4")[0]
+    assert out[16:18].tolist() == [8.0, 0.0]  # 2 * 4 and 2 * 0, not 1 * 7 and 1 * 1
 
 
 @settings(max_examples=60, deadline=None)

@@ -34,7 +34,7 @@ def random_weights(channels: int, features: int, generator: torch.Generator) -> 
 def quantise_vectors(x: Tensor) -> tuple[Tensor, Tensor]:
     """Rows of activations to 4-bit codes under 4-bit scales: code times scale (as int64), and gammas.
 
-    Each line is one float32 operation, rounded once.
+    Each line is one float32 operation, rounded once, or an exact one.
     """
     rows, features = x.shape
     vectors = -(-features // VECTOR)
@@ -46,13 +46,27 @@ def quantise_vectors(x: Tensor) -> tuple[Tensor, Tensor]:
     # Not `105 / tensor`, which torch computes as a reciprocal times 105, rounding twice.
     inverse = torch.where(row_largest > 0, torch.full_like(row_largest, 105) / row_largest, 0.0)
     gammas = row_largest / 105
-    largest = padded.abs().amax(dim=2)
-    steps = (largest * inverse[:, None]) * torch.tensor(1 / 7, dtype=torch.float32)
-    scales = steps.ceil().clamp(1, 15)
-    factor = inverse[:, None] * (torch.ones(()) / scales)
-    codes = (padded * factor[:, :, None]).round().clamp(-7, 7)
-    scales = torch.where(largest > 0, scales, 0.0)
-    return (codes * scales[:, :, None]).flatten(1)[:, :features].long(), gammas
+    inverse = inverse[:, None, None]
+    largest = padded.abs().amax(dim=2, keepdim=True)
+    steps = (largest * inverse) * torch.tensor(1 / 7, dtype=torch.float32)
+    high = steps.ceil().clamp(1, 15)
+    candidates = [_integers(padded, inverse, scale) for scale in (high, (high - 1).clamp(min=1))]
+    errors = [_squared_error(padded * inverse - integers) for integers in candidates]
+    integers = torch.where(errors[1] < errors[0], candidates[1], candidates[0])
+    return integers.flatten(1)[:, :features].long(), gammas
+
+
+def _integers(x: Tensor, inverse: Tensor, scale: Tensor) -> Tensor:
+    factor = inverse * (torch.ones(()) / scale)
+    return (x * factor).round().clamp(-7, 7) * scale
+
+
+def _squared_error(differences: Tensor) -> Tensor:
+    """Of each vector, summed in the order of the definition: numbers half the count apart are added, down to one."""
+    errors = differences * differences
+    while errors.shape[2] > 1:
+        errors = errors[..., : errors.shape[2] // 2] + errors[..., errors.shape[2] // 2 :]
+    return errors
 
 
 def reference_vector_linear(x: Tensor, weights: VectorWeights, bias: Tensor | None, inputs: str) -> Tensor:

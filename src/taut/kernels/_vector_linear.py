@@ -124,10 +124,11 @@ def vector_linear(
     """Compute `activation(x @ weight.T + bias)` with 4-bit weights and `x` quantised on the fly.
 
     With inputs `"int8"` each row of `x` becomes int8 under one scale, as in `int8_linear`. With `"vsq4"` it becomes
-    4-bit codes with a 4-bit integer scale for each 16 features and one float32 gamma a row: gamma is the largest
-    magnitude / 105, a vector's scale its own largest magnitude / 7 gamma, rounded up, and codes round half to even
-    against the scale as rounded. Integer products are exact. A row of zeros gives the bias, and a row that holds NaN
-    or infinity gives NaN. Inference only.
+    4-bit codes with a 4-bit integer scale for each 16 features and one float32 gamma a row. Gamma is the largest
+    magnitude / 105. A vector's scale is its own largest magnitude / 7 gamma, rounded up, or one less where that gives
+    the smaller squared error: the chooser `closest` of `taut.numerics`, bit for bit. Codes round half to even, -7 to 7.
+    Integer products are exact. A row of zeros gives the bias, and a row that holds NaN or infinity gives NaN. Inference
+    only.
 
     Args:
         x: `(..., in_features)` float32 or bfloat16.
@@ -143,7 +144,7 @@ def vector_linear(
     Raises:
         KernelError: shapes, dtypes or devices do not fit, or a gradient is asked for.
 
-    Source: Dai et al., "VS-Quant" (MLSys 2021), section 4; gamma per row and scales rounded up are ours.
+    Source: Dai et al., "VS-Quant" (MLSys 2021), section 4; gamma per row and the choice of scales are ours.
     """
     given = (x, packed, gammas) if bias is None else (x, packed, gammas, bias)
     for name, tensor in zip(("x", "packed", "gammas", "bias"), given, strict=False):
