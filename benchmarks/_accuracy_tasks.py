@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import random
+import re
 import tarfile
 from pathlib import Path
 
@@ -22,7 +23,7 @@ _DATA = Path(__file__).parents[2] / "shared" / "data"
 
 _TOKENS_AT_ONCE = 4096
 _IMAGES_AT_ONCE = 250
-_CALIBRATION_SENTENCES = 512
+_CALIBRATION_SENTENCES = 513
 _CALIBRATION_IMAGES = 256
 
 
@@ -63,7 +64,7 @@ def sentence_task(quick: bool) -> Task:
         parts = [chosen[of == name] for name in names]
         return float(np.mean([100 * _spearman(cosines[part], labels[part]) for part in parts if len(part) > 2]))
 
-    calibration = _same_length(minilm, _wikitext(_CALIBRATION_SENTENCES))
+    calibration = _same_length(minilm, _calibration_sentences())
     inputs = [(ids, torch.ones_like(ids)) for _, ids in calibration if len(ids) > 1]
     graph = capture(network, example, dynamic_shapes=dynamic)
     layers = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
@@ -123,14 +124,32 @@ def _same_length(minilm, sentences: list[str]) -> list[tuple[list[int], Tensor]]
     return [(rows, torch.tensor([tokens[row] for row in rows])) for rows in batches]
 
 
-def _wikitext(count: int) -> list[str]:
-    path = _DATA / "text" / "wikitext2" / "valid.txt"
-    if not path.is_file():
-        raise DataError(f"no calibration text at {path}", fix="put WikiText-2's valid.txt there")
-    text = path.read_text(encoding="utf-8").replace("\n", " ")
-    whole = [part.strip() + " ." for part in text.split(" . ")]
-    usable = [part for part in whole if 30 < len(part) < 300 and "=" not in part and "<unk>" not in part]
-    return random.Random(0).sample(usable, count)
+def _calibration_sentences() -> list[str]:
+    """Equal shares of encyclopaedia, newspaper and laptop reviews: one kind of text alone shifts cosines of others."""
+    texts = {}
+    for name in ("wikitext2/valid.txt", "ptb/ptb.valid.txt", "trees/train.txt"):
+        path = _DATA / "text" / name
+        if not path.is_file():
+            raise DataError(f"no calibration text at {path}", fix="put the data set's file there")
+        texts[name] = path.read_text(encoding="utf-8")
+    wikitext, treebank, reviews = texts.values()
+    kinds = (
+        [f"{part.strip()} ." for part in wikitext.replace("\n", " ").split(" . ") if "=" not in part],
+        [line.strip() for line in treebank.splitlines() if " N" not in line],
+        [" ".join(re.findall(r"[^\s()]+", line)[1:]) for line in reviews.splitlines()],  # of trees in brackets
+    )
+    draw = random.Random(0)
+    found = []
+    for kind in kinds:
+        usable = [_written(text) for text in kind if 20 < len(text) < 200 and "<unk>" not in text]
+        found += draw.sample(usable, _CALIBRATION_SENTENCES // len(kinds))
+    return found
+
+
+def _written(text: str) -> str:
+    """Tokenised text with its punctuation where writers put it."""
+    text = re.sub(r" @([-,.])@ ", r"\1", text).replace(" n't", "n't").replace(" 's", "'s")
+    return re.sub(r" ([.,;:!?)])", r"\1", text).replace("( ", "(")
 
 
 def _training_images(count: int) -> Tensor:

@@ -16,7 +16,8 @@ of `taut.numerics`; where there is an integer kernel for a scheme, VS-Quant runs
   entropy or MSE, signed or with a zero point. Choosers are those with the least output error on calibration data;
 - `poc calibrated`: the same choice for activations, after `taut.transform.calibrate` for weights.
 
-Calibration and choices see 512 sentences of WikiText-2 (valid), or 256 CIFAR-10 training images, never test data.
+Calibration and choices see 513 sentences, a third each of WikiText-2 (valid), Penn Treebank (valid) and laptop reviews
+(train), or 256 CIFAR-10 training images, never test data.
 
     python -m benchmarks.quantised_accuracy [--quick] [--only TEXT] [--json FILE]
 """

@@ -31,9 +31,10 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def made_up_host() -> Iterator[None]:
-    """One thread and made-up peaks, so that the job neither calibrates nor depends on a second core being free."""
+    """One thread, made-up peaks and short comparisons: the job does not calibrate, nor need a second core."""
     from taut.cost import Peaks
-    from taut.optimize import _planner, _settings
+    from taut.optimize import _outcome, _planner, _search, _settings
+    from taut.stats import quietness
 
     peaks = Peaks(
         threads=1,
@@ -42,7 +43,11 @@ def made_up_host() -> Iterator[None]:
         cache_bytes={"l1": 48 * 1024, "l2": 1024**2, "l3": 32 * 1024**2},
         dispatch={"interpreter": 1e-6, "eager": 4e-6},
     )
+    noise = quietness()
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_outcome, "quietness", lambda: noise)
         patch.setattr(_planner, "calibrate", lambda **_: peaks)
         patch.setattr(_settings, "thread_choices", lambda: (1,))
+        patch.setattr(_search, "_LEAST_SECONDS", 0.2)
+        patch.setattr(_search, "_MOST_SECONDS", 0.4)
         yield

@@ -78,10 +78,17 @@ def test_quantize_writes_a_bundle_that_runs_and_replays(run: Run, tmp_path: Path
 
 def test_a_mix_under_a_budget_shows_what_each_layer_loses(run: Run) -> None:
     code, out, err = run("quantize", "mine.py:model", "--data", "mine.py:data", "--max-bits", "7.5", "--budget", "1",
-                         "--max-drop", "50%", "--format", "vsq4-v16-s4,int8-channel")  # fmt: skip
+                         "--max-drop", "50%", "--format", "vsq4-v16-s4,int8-channel",
+                         "--calibrate", "mine.py:data")  # fmt: skip
     assert code == 0, err
     assert "error" in out
     assert "measuring sensitivity" in err
+    assert "calibrating: " in err
+    assert "kept: quantise (by layer) of weights that were calibrated" in out
+    assert "may flatter the result" in " ".join(out.split())
+    code, _, err = run("optimize", "mine.py:model", "--recipe", "mine.taut", "--out", "again.taut")
+    assert code == 2
+    assert "the bundle itself" in err
 
 
 @pytest.mark.parametrize(
@@ -97,6 +104,8 @@ def test_a_mix_under_a_budget_shows_what_each_layer_loses(run: Run) -> None:
         (["mine.py:model", "--format", "mxfp4", "--max-bits", "5"], 2, "--data"),
         (["mine.py:model", "--data", "mine.py:data", "--format", "q4_0", "--max-bytes", "9"], 2, "at least"),
         (["mine.py:model", "--max-bytes", "much"], 2, "--max-bytes"),
+        (["mine.py:model", "--fine-tune", "5"], 2, "--calibrate"),
+        (["mine.py:model", "--calibrate", "mine.py:flat"], 4, "shape"),
         (["mine.py:poisoned", "--format", "q4_0"], 4, "0.weight"),
         (["mine.py:model", "--data", "mine.py:flat", "--format", "q4_0"], 4, "shape"),
         (["mine.py:model", "--data", "mine.py:data", "--format", "int2-channel", "--max-drop", "0"], 4, "--max-drop"),

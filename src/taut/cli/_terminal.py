@@ -147,6 +147,7 @@ def _show_layers(report: Report, console: Console) -> None:
 def _variant(options: Mapping[str, object]) -> str:
     """The number format that a pass was given, which tells its candidates apart."""
     chosen = options.get("scheme") or options.get("format")
+    chosen = "by layer" if chosen == "float32" and options.get("layers") else chosen
     return f" ({chosen})" if chosen else ""
 
 

@@ -134,7 +134,7 @@ def quantize(
                 with search.off_the_clock():
                     prepare_and_quantise(search, first, options, samples, fine_tune)
                 search.finish(None)
-            _accept(search, " + ".join(names))
+            _accept(search, " + ".join(names), calibrated=samples is not None)
 
         return run(prepared, work, destination, force=force, progress=tell)
 
@@ -180,14 +180,15 @@ def _check_schemes(names: tuple[str, ...], mixed: bool) -> tuple[str, ...]:
     return names or (MIXED_SCHEMES if mixed else (DEFAULT_SCHEME,))
 
 
-def _accept(search: Search, scheme: str) -> None:
+def _accept(search: Search, scheme: str, *, calibrated: bool) -> None:
     """Refuse a result that loses too much."""
     final = search.final_quality
     if final is not None and not final.within_limit:
+        prepare = "" if calibrated else "prepare the weights with --calibrate, "
         raise QualityError(
             f"{scheme}: {search.judge.explain(final)}",
-            fix="choose another --format, spare layers with --skip or --layer, spread the bits by sensitivity with "
-            "--max-bits, or allow the loss with --max-drop",
+            fix=f"{prepare}choose another --format, spare layers with --skip or --layer, "
+            "spread the bits by sensitivity with --max-bits, or allow the loss with --max-drop",
         )
     if not search.proven:
         before = stored_bytes(search.base)

@@ -83,7 +83,7 @@ def run(
         prepared = _within_budget(prepared, seconds)
         baseline = collect(prepared.eager, prepared.dataset, what="the unmodified model")
         judge = Judge(prepared.dataset, prepared.metric, prepared.settings.limit, baseline)
-        workload = choose_workload(prepared.dataset, seconds)
+        workload = choose_workload(prepared.dataset, seconds, budget=prepared.settings.budget)
         search = Search(prepared.settings, prepared.eager, prepared.graph, prepared.sizes, judge, workload, progress)
         work(search)
         search.doing = "timing each operation"

@@ -14,7 +14,7 @@ from taut.optimize._data import Batch, Dataset, spread
 from taut.stats import Arm
 
 _PASS_SECONDS = 0.15
-_LONGEST_PASS = 2.0
+_LONGEST_PASS, _PASSES = 2.0, 60
 _FEWEST_BATCHES, _MOST_BATCHES = 4, 64
 
 
@@ -53,15 +53,16 @@ def seconds_per_batch(dataset: Dataset, model: Callable[..., Any]) -> float:
     return max(min(passes) / len(probe), 1e-6)
 
 
-def choose_workload(dataset: Dataset, seconds: float) -> Workload:
-    """As many evenly spaced batches as the model runs in about 150 ms; at least four, unless these take seconds.
+def choose_workload(dataset: Dataset, seconds: float, *, budget: float) -> Workload:
+    """As many evenly spaced batches as the model runs in about 150 ms; at least four, unless these take long.
 
     Args:
         dataset: the user's batches.
         seconds: what the model takes for one.
+        budget: seconds for all measuring, of which one pass may take a 60th, and two seconds at most.
     """
     count = max(_FEWEST_BATCHES, min(_MOST_BATCHES, round(_PASS_SECONDS / seconds)))
-    count = max(1, min(count, int(_LONGEST_PASS / seconds)))
+    count = max(1, min(count, int(min(_LONGEST_PASS, budget / _PASSES) / seconds)))
     return Workload(tuple(dataset.batches[index] for index in spread(dataset.batches, count)))
 
 

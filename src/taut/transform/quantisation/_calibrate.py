@@ -38,7 +38,8 @@ def calibrate(
     Two steps. Where the scheme quantises activations, the input of each linear layer is divided, feature by feature, so
     that large features and small ones share a vector better, and the weight is multiplied by the same (Xiao et al.,
     SmoothQuant, 2023, section 4); layers that read one value share its division. Then weights become values of their
-    format, rounded so that the layers' outputs on these inputs change least (Frantar et al., GPTQ, 2023). The pass
+    format, rounded so that the layers' outputs on these inputs vary least about their mean error (Frantar et al., GPTQ,
+    2023), and that mean goes into the bias (Nagel et al., Data-Free Quantization, 2019, section 4.2). The pass
     `quantise`, or one on kernels, with the same scheme finds exactly these codes again.
 
     The result is a graph of its own: a recipe that is replayed on the model does not repeat this step.
@@ -68,7 +69,7 @@ def calibrate(
     tell = progress or (lambda _doing, _share: None)
     moments = _moments(graph, found, batches, tell)
     divisors = _divisors(graph, found, moments)
-    made: dict[tuple[str, int], Tensor] = {}
+    made: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
     divided: dict[Ref, Ref] = {}
     places = {_layer(place).node.id: place for place in found}
 
@@ -83,6 +84,7 @@ def calibrate(
         if key not in made:
             tell(f"rounding {linear.path}", (1 + len(made) / len(places)) / 2)
             made[key] = _rounded(place, _shared(found, place, moments), divisor)
+        values, lost = made[key]
         source = builder.map(linear.input)
         assert isinstance(source, Ref)
         if divisor is not None:
@@ -91,7 +93,8 @@ def calibrate(
             source = divided[linear.input]
         whole = layer(graph, node)
         assert whole is not None
-        return emit_layer(builder, graph, node, source, made[key], whole.bias, like=node)
+        bias = _corrected(whole.bias, lost, moments[_key(place)].mean)
+        return emit_layer(builder, graph, node, source, values, bias, like=node)
 
     return rewrite(graph, visit)
 
@@ -122,13 +125,35 @@ def _layer(place: Placement) -> QuantisableLayer:
     return place.found
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Moments:
+    """Sums of x x^T over the inputs x of a layer, each with a one behind it: `(P + 1, P + 1)`, float64."""
+
+    sums: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        return self.sums[-1, :-1] / self.sums[-1, -1]
+
+    @property
+    def squares(self) -> Tensor:
+        return self.sums.diagonal()[:-1]
+
+    @property
+    def about_mean(self) -> Tensor:
+        """Sums of (x - mean) (x - mean)^T."""
+        found = self.sums[:-1, :-1] - torch.outer(self.mean, self.sums[-1, :-1])
+        found.diagonal().clamp_(min=0)
+        return found
+
+
 def _moments(
     graph: Graph,
     found: list[Placement],
     batches: Sequence[Sequence[Tensor]],
     tell: Callable[[str, float], None],
-) -> dict[tuple, Tensor]:
-    """Sums of x x^T over the inputs of each layer, float64, by input value and window."""
+) -> dict[tuple, _Moments]:
+    """Of the inputs of each layer, by input value and window."""
     if not batches:
         raise DataError("no calibration data", expected="at least one batch")
     readers = {_key(place): _layer(place) for place in found}
@@ -148,7 +173,7 @@ def _moments(
                     f"batch {index}: the input of {linear.path} holds NaN or infinity", expected="finite inputs"
                 )
             sums[key] = sums[key] + total if key in sums else total
-    return sums
+    return {key: _Moments(total) for key, total in sums.items()}
 
 
 def _key(place: Placement) -> tuple:
@@ -159,9 +184,9 @@ def _key(place: Placement) -> tuple:
 
 
 def _sum_of_squares(x: Tensor, linear: QuantisableLayer) -> Tensor:
-    """Sum of x x^T, `(P, P)`; of a convolution over all windows, in the order (taps, channels) of the format's rows."""
+    """The sums of `_Moments`; of a convolution over all windows, in the order (taps, channels) of the format's rows."""
     if linear.window is None:
-        rows = x.reshape(-1, x.shape[-1]).float()
+        rows = functional.pad(x.reshape(-1, x.shape[-1]).float(), (0, 1), value=1.0)
         return (rows.T @ rows).double()
     kernel, window, padding = tuple(linear.weight.shape[2:]), linear.window, linear.window.padding
     assert padding is not None
@@ -169,18 +194,19 @@ def _sum_of_squares(x: Tensor, linear: QuantisableLayer) -> Tensor:
     for part in x.float().split(_IMAGES_AT_ONCE):
         patches = functional.unfold(part, kernel, window.dilation, padding, window.stride)
         patches = patches.unflatten(1, (x.shape[1], -1)).permute(2, 1, 0, 3).flatten(2).flatten(0, 1)
+        patches = functional.pad(patches, (0, 0, 0, 1), value=1.0)
         total = total + (patches @ patches.T).double()
     return total
 
 
-def _shared(found: list[Placement], place: Placement, moments: dict[tuple, Tensor]) -> Tensor:
-    """The moments of all layers that read the weight of this one."""
+def _shared(found: list[Placement], place: Placement, moments: dict[tuple, _Moments]) -> Tensor:
+    """About their means, the moments of all layers that read the weight of this one."""
     name = _layer(place).name
     keys = dict.fromkeys(_key(other) for other in found if _layer(other).name == name)
-    return torch.stack([moments[key] for key in keys]).sum(0)
+    return torch.stack([moments[key].about_mean for key in keys]).sum(0)
 
 
-def _divisors(graph: Graph, found: list[Placement], moments: dict[tuple, Tensor]) -> dict[Ref, Tensor]:
+def _divisors(graph: Graph, found: list[Placement], moments: dict[tuple, _Moments]) -> dict[Ref, Tensor]:
     """`(K,)` float32 for each value that only linear layers with weights of their own read through a division."""
     groups: dict[Ref, list[Placement]] = {}
     for place in found:
@@ -190,7 +216,7 @@ def _divisors(graph: Graph, found: list[Placement], moments: dict[tuple, Tensor]
             groups.setdefault(linear.input, []).append(place)
     made: dict[Ref, Tensor] = {}
     for value, places in groups.items():
-        sizes = moments[_key(places[0])].diagonal().clamp(min=0)
+        sizes = moments[_key(places[0])].squares
         weights = torch.cat([_layer(place).weight for place in places]).double().square().mean(0)
         useful = (sizes > 0) & (weights > 0)
         if not bool(useful.any()):
@@ -200,20 +226,29 @@ def _divisors(graph: Graph, found: list[Placement], moments: dict[tuple, Tensor]
     return made
 
 
-def _rounded(place: Placement, moments: Tensor, divisor: Tensor | None) -> Tensor:
-    """The weight as values of its format, in float32 and in its own shape."""
+def _rounded(place: Placement, moments: Tensor, divisor: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The weight as float32 values of its format in its own shape; and what it lost, `(rows, P)`, as to undivided x."""
     linear = _layer(place)
     rows = linear.weight if linear.window is None else convolution_rows(linear.weight)
+    whole = rows.flatten(1)
     if divisor is not None:
         rows = rows * divisor
         moments = moments / torch.outer(divisor.double(), divisor.double())
-    if place.kernel is not None and not place.kernel.encoded:
-        return rows if linear.window is None else linear.weight  # that kernel rounds the float weight itself
+    if place.kernel is not None and not place.kernel.encoded:  # that kernel rounds the float weight itself
+        return (rows if linear.window is None else linear.weight), torch.zeros_like(whole)
     values = encode(rows, place.weights, chooser="compensate", moments=moments).decode()
-    if linear.window is None:
-        return values
-    height, width = linear.weight.shape[2:]
-    return from_convolution_rows(values, (height, width))
+    lost = whole - (values if divisor is None else values / divisor).flatten(1)
+    if linear.window is not None:
+        values = from_convolution_rows(values, tuple(linear.weight.shape[2:]))
+    return values, lost
+
+
+def _corrected(bias: Tensor | None, lost: Tensor, mean: Tensor) -> Tensor | None:
+    """The bias that makes good what the rounded weight loses on the mean input."""
+    shift = (lost.double() @ mean).float()
+    if not bool(shift.any()):
+        return bias
+    return shift if bias is None else bias + shift
 
 
 def _divided(builder: Builder, source: Ref, divisor: Tensor, node: Node) -> Ref:

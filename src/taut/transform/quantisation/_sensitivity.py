@@ -118,12 +118,12 @@ def measure_sensitivity(
     memory = None if store is None else _Memory(store, graph, batches, common)
     try:
         for index, (layer, name) in enumerate(pairs):
-            if progress is not None:
-                progress(f"{layer} at {name}", index / len(pairs))
             known = None if memory is None else memory.recall(layer, name)
             if known is not None and cost_model is None:
                 entries.append(known)
                 continue
+            if progress is not None:
+                progress(f"{layer} at {name}", index / len(pairs))
             changed = quantise.apply(graph, scheme=LEAVE, layers=[f"{layer}={name}"], **common).graph
             error = relative_error(changed, batches, references) if known is None else known.error
             entries.append(SensitivityEntry(layer, name, error, *costs.of_change(layer, changed)))
