@@ -7,13 +7,14 @@ weights share a float32 scale (6, 5, 4.5, 4.25 and 4.125 bits a weight); accurac
 the operator, level 0 keeps them float32. With blocks of 16 its weights are ours, value for value. Every output is
 compared with the product of the decoded weights before it is timed. No bias on either side. One thread is timed by
 thread CPU time, two by wall time: there the idle threads of both runtimes spin, as each does by default, and blocks
-last 20 ms, so that the spinning of one after its block hardly falls into the other's. The limit of many rows is the int8 rate, that of one row the rate of reading
-the packed weights: from memory where they exceed the third-level cache, else from that.
+last 20 ms, so that the spinning of one after its block hardly falls into the other's. The limit of many rows is the
+int8 rate, that of one row the rate of reading the packed weights: from memory where they exceed the third-level cache,
+else from that.
 
 With `--ggml FOLDER` (or TAUT_GGML) a second peer stands beside: Q4_0 of a llama.cpp build for this host, 4.5 bits a
 weight repacked by it, the activations quantised to int8 in blocks of 32 within its operator.
 
-    python -m benchmarks.vector_linear [--quick] [--ggml FOLDER] [--json FILE]
+    python -m benchmarks.vector_linear [--quick] [--budget SECONDS] [--ggml FOLDER] [--json FILE]
 """
 
 from __future__ import annotations
@@ -216,10 +217,11 @@ def print_summary(rows: list[dict[str, Any]], peaks: dict[str, float]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two shapes, one thread, one second a pair")
+    parser.add_argument("--budget", type=float, default=3.0, help="seconds a pair")
     parser.add_argument("--ggml", type=Path, help="folder with libggml-base.so and libggml-cpu.so")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     options = parser.parse_args()
-    budget = 1.0 if options.quick else 3.0
+    budget = 1.0 if options.quick else options.budget
     folder = options.ggml or (Path(os.environ["TAUT_GGML"]) if "TAUT_GGML" in os.environ else None)
     library = None if folder is None else Ggml(folder)
     if library is None:

@@ -116,3 +116,26 @@ def test_bad_calibration_data_is_named():
         calibrate(graph, correlated(), "mxfp4")
     with pytest.raises(ArgumentError, match="did you mean"):
         calibrate(graph, correlated(), "vsq-w4a8-16")
+
+
+@pytest.mark.parametrize("scheme", ["vsq4-v16-s4", "vsq-w4a8-v16"])
+def test_the_bias_makes_good_the_mean_error(scheme):
+    """On the calibration data itself the mean output of the rounded layer is that of the float layer."""
+    graph = linear()
+    batches = [(x + 3,) for (x,) in correlated()]
+    calibrated = calibrate(graph, batches, scheme)
+    whole = torch.cat([Interpreter(graph)(*batch) for batch in batches])
+    after = torch.cat([Interpreter(calibrated)(*batch) for batch in batches])
+    assert (whole - after).std() > 0.01
+    torch.testing.assert_close(after.mean(0), whole.mean(0), rtol=0, atol=1e-4)
+
+
+def test_a_convolution_without_bias_gets_one():
+    def body(builder, x):
+        weight = builder.constant(normal(24, 20, 3, 3), "body.weight")
+        return call(builder, "aten.conv2d.default", x, weight, None, (1, 1), (1, 1), (1, 1), 1)
+
+    graph = by_hand(body, (8, 20, 9, 7))
+    batch = (normal(8, 20, 9, 7).relu(),)
+    after = Interpreter(calibrate(graph, [batch], "vsq4-v16-s4"))(*batch)
+    torch.testing.assert_close(after.mean((0, 2, 3)), Interpreter(graph)(*batch).mean((0, 2, 3)), rtol=0, atol=1e-4)
