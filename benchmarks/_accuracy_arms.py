@@ -107,7 +107,7 @@ def channel_arm(task: Task, scheme: str, *, calibrated: bool) -> tuple[Forward, 
     if calibrated:
         equalised, _ = vector_arm(task, f"poc-{scheme}", calibrated=True)
         if error(equalised) < error(found):
-            return equalised, "weights compensated, activations equalised and dynamic"
+            return equalised, "weights compensated, activations as the pass has them"
     return found, f"weights {weight_chooser}, activations {activation}"
 
 
