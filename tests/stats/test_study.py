@@ -119,8 +119,8 @@ def test_equal_scores_have_no_deviation() -> None:
         def run(self, hyperparameters: Any, streams: Any) -> float:
             return 0.1
 
-    parts = [VarianceBySource(10), FixedHyperparameterEstimator(10, RandomSearch(2), repetitions=3)]
-    report = Study("constant", Constant(), parts).run()  # the mean of ten times .1 is not .1
+    parts = [VarianceBySource(7), FixedHyperparameterEstimator(7, RandomSearch(2), repetitions=3)]
+    report = Study("constant", Constant(), parts).run()  # the mean of seven times .1 is not .1
     assert [one.std.estimate for one in report.sources] == [0] * 4
     assert [one.bootstrap.high for one in report.sources] == [0] * 4
     assert "no source moves the score" in report.verdict
@@ -133,19 +133,24 @@ def test_numbers_of_numpy_are_taken_as_they_are() -> None:
     assert ours.scores == Study("numbers", Toy(), [VarianceBySource(2, {"rate": 0.5, "penalty": 1})]).run().scores
 
 
+def wrong(value: object) -> Any:
+    """A value that the type checker would refuse."""
+    return value
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
         (lambda: VarianceBySource(2, {"rate": float("nan")}), "rate"),
         (lambda: VarianceBySource(2, sources=("data_split", "data_split")), "sources"),
-        (lambda: RandomSearch(2.5), "budget"),
-        (lambda: RandomSearch(float("nan")), "budget"),
-        (lambda: NoisyGrid(2.5), "steps"),
-        (lambda: IdealEstimator(2, 5), "search"),
-        (lambda: FixedHyperparameterEstimator(2, None), "search"),
-        (lambda: Study("x", Toy(), [5]), "parts"),
-        (lambda: Study("x", Toy(), 5), "parts"),
-        (lambda: Range("0", 1, 0.5), "Range"),
+        (lambda: RandomSearch(wrong(2.5)), "budget"),
+        (lambda: RandomSearch(wrong(float("nan"))), "budget"),
+        (lambda: NoisyGrid(wrong(2.5)), "steps"),
+        (lambda: IdealEstimator(2, wrong(5)), "search"),
+        (lambda: FixedHyperparameterEstimator(2, wrong(None)), "search"),
+        (lambda: Study("x", Toy(), [wrong(5)]), "parts"),
+        (lambda: Study("x", Toy(), wrong(5)), "parts"),
+        (lambda: Range(wrong("0"), 1, 0.5), "Range"),
         (lambda: Study("x", renamed("all_together"), [VarianceBySource(2)]), "all_together"),
         (lambda: Study("x", renamed("numerical_noise"), [VarianceBySource(2)]), "numerical_noise"),
         (lambda: Study("x", renamed(5), [VarianceBySource(2)]), "sources"),
