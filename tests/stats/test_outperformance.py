@@ -283,9 +283,9 @@ def test_bad_scores_are_named(a: list, b: list, message: str) -> None:
 
 def test_runs_that_do_not_differ_show_no_correlation() -> None:
     for table in (
-        [[0.1] * 10, [0.7] * 10],
+        [[0.1] * 7, [0.7] * 7],
         [[1, 2], [3]],
-    ):  # the mean of ten .1 is not .1
+    ):  # the mean of seven .1 is not .1
         with pytest.raises(DataError, match="scores"):
             correlation_from_repetitions(table)
 
