@@ -12,7 +12,7 @@ error, 0.75 the power, with d = sqrt(2) sigma Phi^-1(P). The rules:
 
 "A" counts verdicts "A better"; "any" all that exclude 1/2: A or B better, or significant but not meaningful. Rates are
 printed with exact 95 % binomial intervals, and for the first two rules with the probability itself, which needs no
-simulation. The errors of all pairs come from 100,000 draws a task, of which only those that are at least 1.5 standard
+simulation. The errors of all pairs come from 20,000 draws a task, of which only those that are at least 1.5 standard
 deviations from 1/2 are given to the rule: the run stops should one within 1.6 be significant. The largest error of the
 tasks is printed with its own interval; it is the largest of five, so some of it is chance.
 
@@ -177,7 +177,7 @@ def main() -> None:
     start, rows = time.perf_counter(), []
     for truth in TRUTHS:
         # The error has to be known to a fraction of a hundredth, the power does not.
-        draws = {"paper": 4000, "ours": 4000, "estimated": 1000, "all pairs": 100_000 if truth == 0.5 else 2000}
+        draws = {"paper": 4000, "ours": 4000, "estimated": 1000, "all pairs": 20_000 if truth == 0.5 else 2000}
         if options.quick:
             draws = {name: count // 20 for name, count in draws.items()}
         for k in RUNS:

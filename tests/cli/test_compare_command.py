@@ -205,6 +205,11 @@ def test_the_ruler_shows_interval_estimate_and_limits() -> None:
         ("a.json", '[{"seed": 1, "score": 0.1}, {"seed": 2}]', "score of run 2 is None"),
         ("a.json", '[{"seed": 1, "score": 0.1}, {"seed": 2, "score": 1' + "0" * 400 + "}]", "score of run 2 is"),
         ("a.json", "[" * 100_000, "is not JSON"),
+        ("a.csv", "seed,score,epoch\n1,failed,3\n2,0.5,4\n", "2 hold numbers: score, epoch"),
+        ("a.json", '[{"seed": 1, "epoch": 3}, {"seed": 2, "epoch": 3, "score": 0.5}]', "2 hold numbers: epoch, score"),
+        ("a.csv", "seed,score\n1,0.5\n,0.6\n", "run 2 has no seed"),
+        ("a.csv", "seed,score\n1,0.5\n1.0,0.6\n", "A: seed '1' occurs 2 times"),
+        ("a.csv", "part,seed,score\nideal,1,0.5\nfixed:all,2,0.6\n", "scores of 2 parts of a study"),
         ("a.json", "[[1]]", "holds no scores"),
         ("a.json", "{}", "lengths"),
         ("a.json", '{"seed": [1, 2], "score": [1]}', "lengths"),
@@ -221,7 +226,28 @@ def test_bad_files_are_named(folder, name: str, text: str, message: str) -> None
         call(name, "b.csv")
 
 
+def test_whole_seeds_match_however_they_are_written(folder) -> None:
+    (folder / "a.csv").write_text("seed,score\n1,0.5\n2,0.6\n")
+    (folder / "b.json").write_text('{"seed": [2.0, 1.0], "score": [0.5, 0.4]}')
+    found = figures("a.csv", "b.json")
+    assert (found["pairing"], found["wins"]) == ("paired by seed", 1)
+
+
+def test_lines_end_at_line_feeds_alone(folder) -> None:
+    (folder / "a.jsonl").write_text('{"note": "one\u2028two", "score": 0.5}\n{"note": "", "score": 0.6}\n', "utf-8")
+    (folder / "b.json").write_text("[0.25, 0.5]")
+    assert figures("a.jsonl", "b.json")["sizes"] == [2, 2]
+
+
 def test_bad_calls_are_named(folder) -> None:
+    (folder / "seeds.csv").write_text("seed,score\n1,0.5\n2,0.6\n")
+    (folder / "plain.csv").write_text("score\n0.5\n0.7\n")
+    with pytest.raises(DataError, match="A has seeds and B has none"):
+        call("seeds.csv", "plain.csv", "--paired")
+    with pytest.raises(ArgumentError, match="--system"):
+        call("seeds.csv", "plain.csv", "--system", "model")
+    with pytest.raises(DataError, match="no column ''"):
+        call("seeds.csv", "plain.csv", "--seed", "")
     (folder / "short.csv").write_text("score\n0.5\n0.6\n")
     (folder / "long.csv").write_text("score\n0.5\n0.6\n0.7\n")
     (folder / "binary.csv").write_bytes(b"\xff\xfe\x00")

@@ -74,8 +74,33 @@ def test_two_studies_of_equal_seed_are_compared_in_pairs(study_file: Path, tmp_p
     assert compared.exit_code == 0, compared.exception
     verdict = json.loads(compared.stdout)
     assert verdict["paired"] is True
-    assert verdict["sizes"] == [60, 60]
+    assert verdict["sizes"] == [20, 20]  # the runs of one part, in which all sources are redrawn
     assert verdict["wins"] == 1
+
+
+def test_one_part_is_exported_and_biased_ones_say_what_they_need(study_file: Path, tmp_path: Path) -> None:
+    part = "FixedHyperparameterEstimator(4, RandomSearch(2), repetitions=2)"
+    text = FILE.replace("VarianceBySource(20)", f"VarianceBySource(20, together=False), {part}")
+    text = text.replace("import Study", "import FixedHyperparameterEstimator, RandomSearch, Range, Study")
+    searchable = "    space = {'rate': Range(0, 1, 0.5)}\n    def validate(self, h, s):\n        return h['rate']\n"
+    study_file.write_text(text.replace("class Sum:\n", f"class Sum:\n{searchable}"))
+    store = tmp_path / "store"
+    assert taut("run", study_file, "--store", store).exit_code == 0
+    refused = taut("report", store, "--scores", tmp_path / "none.csv")
+    assert isinstance(refused.exception, ArgumentError)
+    assert "fixed:all" in str(refused.exception)
+    assert not (tmp_path / "none.csv").exists()
+    shown = taut("report", store, "--scores", tmp_path / "one.csv", "--part", "fixed:all")
+    assert shown.exit_code == 0, shown.exception
+    assert "8 of the part fixed:all" in shown.output
+    assert "--correlation" in shown.output
+    assert isinstance(taut("report", store, "--part", "fixed:all").exception, ArgumentError)
+
+
+def test_a_file_that_exits_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "exits.py").write_text("import sys\nsys.exit(0)")
+    ended = taut("run", tmp_path / "exits.py", "--store", tmp_path / "store")
+    assert isinstance(ended.exception, ModelLoadError)
 
 
 def test_ctrl_c_ends_with_130_and_says_how_to_go_on(tmp_path: Path) -> None:
@@ -131,9 +156,10 @@ def test_changed_code_under_the_same_name_is_said(study_file: Path, tmp_path: Pa
 def test_sources_with_any_name_make_a_csv_file(study_file: Path, tmp_path: Path) -> None:
     study_file.write_text(FILE.replace("data_split", 'data, \\"split\\"'))
     assert taut("run", study_file, "--store", tmp_path / "store").exit_code == 0
-    assert taut("report", tmp_path / "store", "--scores", tmp_path / "scores.csv").exit_code == 0
-    labels = {row["part"] for row in csv.DictReader((tmp_path / "scores.csv").read_text().splitlines())}
-    assert labels == {'source:data, "split"', "source:initialisation", "source:all_together"}
+    part = 'source:data, "split"'
+    assert taut("report", tmp_path / "store", "--scores", tmp_path / "scores.csv", "--part", part).exit_code == 0
+    rows = list(csv.DictReader((tmp_path / "scores.csv").read_text().splitlines()))
+    assert [row["part"] for row in rows] == [part] * 20
 
 
 @pytest.mark.slow

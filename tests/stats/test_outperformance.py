@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import norm
+from scipy.stats import mannwhitneyu, norm
 
 from taut.errors import ArgumentError, DataError
-from taut.stats import outperformance, pair_by_seed
+from taut.stats import compare_systems, correlation_from_repetitions, outperformance, pair_by_seed
 
 GRID = st.integers(-4, 4).map(float)
 
@@ -71,12 +73,64 @@ def test_29_of_29_has_a_width() -> None:
     assert 0.9 < apart.interval.low < apart.interval.high == 1
 
 
-def test_no_overlap_says_more_than_one_pair_the_other_way_round() -> None:
+def test_no_overlap_says_no_less_than_one_pair_the_other_way_round() -> None:
     apart = outperformance([5, 6, 7, 8, 9], [0, 1, 2, 3, 4], paired=False)
     nearly = outperformance([3.5, 6, 7, 8, 9], [0, 1, 2, 3, 4], paired=False)
     assert nearly.wins == 24 / 25
-    assert apart.interval.low > nearly.interval.low
-    assert apart.p_value < nearly.p_value
+    assert apart.interval.low >= nearly.interval.low
+    assert apart.p_value <= nearly.p_value
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 9), (3, 5), (5, 5), (4, 6), (2, 3)])
+def test_equal_systems_differ_with_probability_alpha_at_most_at_every_alpha(n: int, m: int) -> None:
+    ranks = range(n + m)
+    p_values = np.array(
+        [
+            outperformance(one, [rank for rank in ranks if rank not in one], paired=False).p_value
+            for one in itertools.combinations(ranks, n)
+        ]
+    )
+    for alpha in np.unique(p_values):
+        assert np.mean(p_values <= alpha) <= alpha * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 9), (5, 5), (7, 20), (29, 29), (60, 100), (101, 103)])
+def test_the_rank_test_is_that_of_scipy(n: int, m: int) -> None:
+    from taut.stats.decisions._rank_test import rank_test
+
+    for seed in range(4):
+        a, b = normal(seed, n, 0.3 * seed), normal(seed + 9, m)
+        wins = float(np.sum(a[:, None] > b))
+        method = "exact" if n < 101 else "asymptotic"  # above 10,000 pairs
+        theirs = mannwhitneyu(a, b, method=method).pvalue
+        assert rank_test(min(wins, n * m - wins), (n, m)) == pytest.approx(theirs, rel=1e-9)
+
+
+def test_samples_apart_are_no_surer_than_the_exact_test() -> None:
+    found = outperformance(np.arange(12) + 100.0, np.arange(12), paired=False)
+    assert found.p_value >= 2 / math.comb(24, 12)
+    assert outperformance(np.arange(12) + 100.0, np.arange(12), paired=False, alpha=1e-8).verdict == "not significant"
+
+
+@pytest.mark.parametrize("probability", [0.9, 0.97])
+def test_the_unpaired_interval_covers_a_clear_difference(probability: float) -> None:
+    generator = np.random.default_rng(4)
+    for n in (10, 20):
+        missed = 0
+        for _ in range(400):
+            a, b = generator.normal(np.sqrt(2) * norm.ppf(probability), 1, n), generator.normal(size=n)
+            interval = outperformance(a, b, paired=False).interval
+            missed += not interval.low <= probability <= interval.high
+        assert missed / 400 < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 400)
+
+
+def test_holm_holds_the_error_of_all_verdicts_together() -> None:
+    generator = np.random.default_rng(8)
+    wrong = 0
+    for _ in range(200):
+        found = compare_systems({str(name): generator.normal(size=6) for name in range(6)}, paired=False)
+        wrong += any(one.verdict not in ("not significant", "cannot decide") for one in found.values())
+    assert wrong / 200 <= 0.05
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.3])
@@ -199,6 +253,10 @@ def test_few_pairs_and_few_untied_pairs_are_said() -> None:
     assert "5 pairs" in found.reason
     tied = outperformance([1.0, 2.0] + [3.0] * 20, [0.0, 1.0] + [3.0] * 20, paired=True)
     assert "only 2 of 22 pairs differ" in tied.reason
+    equal = outperformance([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], paired=True)
+    assert equal.verdict == "cannot decide"
+    half = outperformance([1.0, 2.0, 3.0], [1.0, 2.0, 0.0], paired=True, correlation=0.3)
+    assert "only 1 of 3 pairs differ; not even winning all of them with a correlation of 0.3" in half.reason
     shared = outperformance(normal(0, 29, 9), normal(1, 29), paired=True, correlation=0.6)
     assert "correlation of 0.6" in shared.reason
 
@@ -221,6 +279,15 @@ def test_one_constant_system_can_be_compared() -> None:
 def test_bad_scores_are_named(a: list, b: list, message: str) -> None:
     with pytest.raises(DataError, match=message):
         outperformance(a, b, paired=True)
+
+
+def test_runs_that_do_not_differ_show_no_correlation() -> None:
+    for table in (
+        [[0.1] * 7, [0.7] * 7],
+        [[1, 2], [3]],
+    ):  # the mean of seven .1 is not .1
+        with pytest.raises(DataError, match="scores"):
+            correlation_from_repetitions(table)
 
 
 def test_bad_settings_are_named() -> None:

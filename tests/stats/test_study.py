@@ -19,14 +19,17 @@ from taut.stats import (
     FixedHyperparameterEstimator,
     IdealEstimator,
     InProcess,
+    NoisyGrid,
     Processes,
     RandomSearch,
+    Range,
     RayWorkers,
     Study,
     StudyStore,
     VarianceBySource,
     deviation_ratio,
     render_study,
+    score_rows,
     summarise,
 )
 
@@ -69,6 +72,111 @@ def test_a_larger_study_goes_on_from_a_smaller_one(tmp_path: Path) -> None:
     report = larger.run(tmp_path)
     assert 0 < len(toy(larger).asked) < report.runs
     assert report.scores == make_study(6).run().scores
+
+
+def test_a_smaller_study_reports_nothing_of_the_larger_one(tmp_path: Path) -> None:
+    make_study(6).run(tmp_path)
+    smaller = make_study(4)
+    report = smaller.run(tmp_path)
+    assert toy(smaller).asked == []
+    assert report.scores == make_study(4).run().scores
+    search = RandomSearch(4)
+    only = Study("toy study", Toy(), [FixedHyperparameterEstimator(4, search, "all", repetitions=3)])
+    assert set(only.run(tmp_path).scores) == {"fixed:all"}
+    store = StudyStore.read(tmp_path)
+    assert len(score_rows(store, "fixed:all")) == 12
+    with pytest.raises(ArgumentError, match="part"):
+        score_rows(store)
+    with pytest.raises(ArgumentError, match="part"):
+        score_rows(store, "ideal")
+
+
+def test_an_experiment_that_edits_its_hyperparameters_changes_no_other_run(tmp_path: Path) -> None:
+    class Edits(Toy):
+        def _score(self, phase: str, hyperparameters: Any, streams: Any) -> float:
+            score = super()._score(phase, hyperparameters, streams)
+            hyperparameters["rate"] = 9.0
+            return score
+
+    study = make_study()
+    edits = Study(study.name, Edits(), study.parts)
+    assert edits.run(tmp_path).scores == make_study().run().scores
+    assert {line["hyperparameters"]["rate"] for line in run_lines(tmp_path)} & {9.0} == set()
+
+
+def test_an_experiment_that_exits_has_failed() -> None:
+    class Exits(Toy):
+        def run(self, hyperparameters: Any, streams: Any) -> float:
+            raise SystemExit(3)
+
+    report = Study("exits", Exits(), [VarianceBySource(2)]).run()
+    assert report.failures == report.runs == 8
+    assert "SystemExit: 3" in report.errors[0]
+
+
+def test_equal_scores_have_no_deviation() -> None:
+    class Constant(Toy):
+        def run(self, hyperparameters: Any, streams: Any) -> float:
+            return 0.1
+
+    parts = [VarianceBySource(7), FixedHyperparameterEstimator(7, RandomSearch(2), repetitions=3)]
+    report = Study("constant", Constant(), parts).run()  # the mean of seven times .1 is not .1
+    assert [one.std.estimate for one in report.sources] == [0] * 4
+    assert [one.bootstrap.high for one in report.sources] == [0] * 4
+    assert "no source moves the score" in report.verdict
+    assert (report.estimators[0].std, report.estimators[0].correlated) == (0, None)
+
+
+def test_numbers_of_numpy_are_taken_as_they_are() -> None:
+    point = {"rate": np.float32(0.5), "penalty": np.int64(1)}
+    ours = Study("numbers", Toy(), [VarianceBySource(2, point)]).run()
+    assert ours.scores == Study("numbers", Toy(), [VarianceBySource(2, {"rate": 0.5, "penalty": 1})]).run().scores
+
+
+def wrong(value: object) -> Any:
+    """A value that the type checker would refuse."""
+    return value
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: VarianceBySource(2, {"rate": float("nan")}), "rate"),
+        (lambda: VarianceBySource(2, sources=("data_split", "data_split")), "sources"),
+        (lambda: RandomSearch(wrong(2.5)), "budget"),
+        (lambda: RandomSearch(wrong(float("nan"))), "budget"),
+        (lambda: NoisyGrid(wrong(2.5)), "steps"),
+        (lambda: IdealEstimator(2, wrong(5)), "search"),
+        (lambda: FixedHyperparameterEstimator(2, wrong(None)), "search"),
+        (lambda: Study("x", Toy(), [wrong(5)]), "parts"),
+        (lambda: Study("x", Toy(), wrong(5)), "parts"),
+        (lambda: Range(wrong("0"), 1, 0.5), "Range"),
+        (lambda: Study("x", renamed("all_together"), [VarianceBySource(2)]), "all_together"),
+        (lambda: Study("x", renamed("numerical_noise"), [VarianceBySource(2)]), "numerical_noise"),
+        (lambda: Study("x", renamed(5), [VarianceBySource(2)]), "sources"),
+    ],
+)
+def test_what_makes_no_study_is_named(make: Any, said: str) -> None:
+    with pytest.raises(ArgumentError, match=said):
+        make()
+
+
+def renamed(source: Any) -> Toy:
+    experiment = Toy()
+    experiment.sources = ("data_split", source)
+    return experiment
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"part": "ideal", "repetition": -1, "replicate": 0, "is": "x"}'])
+def test_a_hostile_line_is_named(tmp_path: Path, line: str) -> None:
+    make_study().run(tmp_path)
+    with (tmp_path / "runs.jsonl").open("a") as file:
+        file.write(f"{line}\n")
+    with pytest.raises(ArtefactError, match="damaged"):
+        StudyStore.read(tmp_path)
+    (tmp_path / "study.json").write_text("[" * 100_000)
+    with pytest.raises(ArtefactError, match="JSON"):
+        StudyStore.read(tmp_path)
 
 
 def test_seeds_and_hyperparameters_are_recorded_and_repeat_the_score(tmp_path: Path) -> None:

@@ -33,8 +33,9 @@ def compare(
         Path | None, typer.Option("--from", metavar="FILE", help="One file with both; A and B are names in it.")
     ] = None,
     system: Annotated[
-        str, typer.Option(metavar="COLUMN", help="With --from: the column with the names of the systems.")
-    ] = "system",
+        str | None,
+        typer.Option(metavar="COLUMN", help="With --from: the column with the names of the systems (default: system)."),
+    ] = None,
     paired: Annotated[
         bool | None,
         typer.Option("--paired/--unpaired", help="Compare run by run (default: by seed, where both have seeds)."),
@@ -64,10 +65,12 @@ def compare(
     for option, path in (("--html", html), ("--svg", svg)):
         if path is not None:
             check_new(path, option)
+    if system is not None and table is None:
+        raise ArgumentError("--system", system, expected="--from FILE beside it: it is a column of that file")
     from taut.stats import comparison_page, draw_comparison, outperformance, read_scores
 
     both = [
-        read_scores(table, metric=metric, seed=seed, system=(system, name))
+        read_scores(table, metric=metric, seed=seed, system=(system or "system", name))
         if table is not None
         else read_scores(name, metric=metric, seed=seed)
         for name in (a, b)
@@ -76,6 +79,14 @@ def compare(
         raise ArgumentError("A and B", f"{a} and {b}", expected="two different systems: these are one")
     names = (a, b) if table is not None or Path(a).stem == Path(b).stem else (Path(a).stem, Path(b).stem)
     shown = one_line(names[0]), one_line(names[1])
+    for name, scores in zip(shown, both, strict=True):
+        if len(scores.parts) > 1:
+            raise DataError(
+                f"{name}: holds scores of {len(scores.parts)} parts of a study, which are not alike: "
+                f"{', '.join(one_line(part) for part in scores.parts)[:200]}",
+                expected="the scores of one part",
+                fix="export one with taut study report STORE --scores FILE --part PART",
+            )
     scores_a, scores_b, paired, how = _match(both[0], both[1], paired)
     found = outperformance(
         scores_a,
@@ -113,6 +124,12 @@ def _match(a: Scores, b: Scores, paired: bool | None) -> tuple[np.ndarray, np.nd
     seeds = bool(a.seeds) and bool(b.seeds)
     if paired is False or (paired is None and not seeds):
         return a.values, b.values, False, "unpaired"
+    if bool(a.seeds) != bool(b.seeds):
+        raise DataError(
+            f"{'A' if a.seeds else 'B'} has seeds and {'B' if a.seeds else 'A'} has none, so runs have no partners",
+            expected="seeds in both or in neither, to compare in pairs",
+            fix="name the column with --seed, take the seeds out, or compare with --unpaired",
+        )
     if not seeds:
         return a.values, b.values, True, "paired by position"
     scores_a, scores_b, left_out = pair_by_seed(a.seeds, a.values, b.seeds, b.values)

@@ -62,7 +62,11 @@ def study_report(
     html: Html = None,
     json: Json = None,
     scores: Annotated[
-        Path | None, typer.Option(help="Write the scores to this new CSV file, as taut compare reads them.")
+        Path | None, typer.Option(help="Write the scores of one part to this new CSV file, as taut compare reads them.")
+    ] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(help="With --scores: which part (default: ideal, else source:all_together)."),
     ] = None,
 ) -> None:
     """Show which source of variation moves the score, and what each estimator is worth."""
@@ -73,10 +77,13 @@ def study_report(
     for option, path in (("--html", html), ("--scores", scores)):
         if path is not None:
             check_new(path, option)
+    if part is not None and scores is None:
+        raise ArgumentError("--part", part, expected="--scores FILE beside it")
     from taut.stats import StudyStore, render_study, score_rows, summarise
 
     found = StudyStore.read(store)
     report = summarise(found)
+    rows = [] if scores is None else score_rows(found, part)
     _show(report, store, stdout=str(json) != "-")
     if html is not None:
         page = printable(render_study(report))
@@ -85,8 +92,13 @@ def study_report(
         table = io.StringIO()
         writer = csv.writer(table, lineterminator="\n")
         writer.writerow(("part", "seed", "score"))
-        writer.writerows((row["part"], row["seed"], repr(row["score"])) for row in score_rows(found))
+        writer.writerows((row["part"], row["seed"], repr(row["score"])) for row in rows)
         write_whole(scores, lambda path: path.write_text(table.getvalue(), encoding="utf-8"))
+        exported = str(rows[0]["part"]) if rows else part or "none"
+        said = f"scores: {len(rows)} of the part {exported}"
+        if exported.startswith("fixed:"):
+            said += "; they share a search, so compare them with --correlation (rho above)"
+        typer.echo(one_line(said), err=str(json) == "-")
     if json is not None:
         write_json(report.to_dict(), str(json))
     _check_scores(report)

@@ -4,7 +4,9 @@ The share of wins among all pairs varies as much as that among some smaller numb
 for that one, so that unpaired runs go through the distributions of paired ones. The variance is that of Brunner and
 Munzel, The nonparametric Behrens-Fisher problem, 2000; an exact interval with an effective number is Korn and
 Graubard's, Confidence intervals for proportions with small expected number of positive counts, 1998. Both are good for
-large numbers only, so errors with few runs were measured (docs/decisions/0008), and what they took is below.
+large numbers only: with few runs, small alphas and samples that hardly overlap it is too sure. So 1/2 is excluded only
+where the exact rank test agrees, which makes the error of systems with equal distributions alpha at most (without
+ties); what else few runs took is measured in docs/decisions/0008.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from taut.stats.decisions._correlated import lower_limit, tail_probability
+from taut.stats.decisions._rank_test import rank_test
 
 # An exact binomial interval takes wins to come in whole pairs, and is too wide by up to half a win where they do not.
 # Runs that share a search get half of that back, or some of the errors would exceed alpha; few runs get nothing.
@@ -51,8 +54,10 @@ def superiority(a: np.ndarray, b: np.ndarray) -> Superiority:
     a, b = np.sort(a), np.sort(b)  # equal scores in another order give equal bits
     a_below, a_upto = (np.searchsorted(b, a, side=side) / len(b) for side in ("left", "right"))
     b_below, b_upto = (np.searchsorted(a, b, side=side) / len(a) for side in ("left", "right"))
-    from_a = float(np.var((a_below + a_upto) / 2, ddof=1)) / len(a)
-    from_b = float(np.var((b_below + b_upto) / 2, ddof=1)) / len(b)
+    from_a, from_b = (
+        float(np.var(places, ddof=1)) / len(places) if np.ptp(places) else 0.0  # rounding would show a variance
+        for places in ((a_below + a_upto) / 2, (b_below + b_upto) / 2)
+    )
     variance, freedom = from_a + from_b, float(len(a) + len(b) - 2)
     if variance > 0:
         freedom = variance**2 / (from_a**2 / (len(a) - 1) + from_b**2 / (len(b) - 1))
@@ -63,19 +68,26 @@ def superiority(a: np.ndarray, b: np.ndarray) -> Superiority:
 def interval(found: Superiority, alpha: float, correlation: float = 0.0) -> tuple[float, float]:
     """Interval for P(A>B): Clopper and Pearson's for the equivalent pairs, less what that is too wide.
 
-    Samples that do not overlap get 0 or 1 as the outer end.
+    Where it excludes 1/2 and the exact rank test does not, it is drawn out to 1/2. Samples that do not overlap get 0 or
+    1 as the outer end.
     """
     wins, losses, continuity = _as_pairs(found, correlation)
     low = lower_limit(wins + continuity, wins + losses, alpha / 2, correlation)
     high = 1 - lower_limit(losses + continuity, wins + losses, alpha / 2, correlation)
-    return (0.0 if found.estimate == 0 else low), (1.0 if found.estimate == 1 else high)
+    if not low <= 0.5 <= high and _rank_test(found) > alpha:
+        low, high = min(low, 0.5), max(high, 0.5)
+    return min(low, found.estimate), max(high, found.estimate)
 
 
 def p_value(found: Superiority, correlation: float = 0.0) -> float:
     """The smallest alpha at which `interval` excludes 1/2."""
     wins, losses, continuity = _as_pairs(found, correlation)
     more = max(wins, losses) + continuity
-    return min(1.0, 2 * tail_probability(more, wins + losses, 0.0, correlation))
+    return min(1.0, max(2 * tail_probability(more, wins + losses, 0.0, correlation), _rank_test(found)))
+
+
+def _rank_test(found: Superiority) -> float:
+    return rank_test(min(found.estimate, 1 - found.estimate) * math.prod(found.sizes), found.sizes)
 
 
 def normal_variance(n: int, m: int, theta: float) -> float:
@@ -93,13 +105,13 @@ def _as_pairs(found: Superiority, correlation: float) -> tuple[float, float, flo
     A variance below that of normal scores, which few runs show by chance, is not believed; nor is one above that of
     independent pairs, since all pairs know no less (van Dantzig, 1951). Of sizes that differ, the smaller sample may be
     the one that varies more, and the variance rests on its few runs alone: it is enlarged as that of Student's
-    distribution is, in so far as they differ. Without overlap half a pair counts as the other way round. With a
-    correlation, shares nearer to 0 or 1 than the approximation carries count as its limit.
+    distribution is, in so far as they differ. Shares nearer to 0 or 1 than the approximation carries count as its
+    limit.
     """
     from scipy.special import ndtri
 
     fewest, most = sorted(found.sizes)
-    nearest = min(1 / (3 * fewest), 6 / (fewest * most)) if correlation else 1 / (2 * fewest * most)
+    nearest = min(1 / (3 * fewest), 6 / (fewest * most))
     share = min(max(found.estimate, nearest), 1 - nearest)
     student = found.freedom / (found.freedom - 2) if found.freedom > 2 else math.inf
     variance = found.variance * student ** (1 - fewest / most) if found.variance else 0.0

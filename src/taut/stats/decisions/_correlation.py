@@ -26,14 +26,20 @@ def correlation_from_repetitions(scores: ArrayLike, confidence: float = 0.95) ->
             searches are equal.
     """
     check_share("confidence", confidence)
-    values = np.asarray(scores, dtype=np.float64)
+    try:
+        values = np.asarray(scores, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"scores: are no table of numbers ({error})", expected="as many scores after each search (rows)"
+        ) from error
     if values.ndim != 2 or min(values.shape) < 2 or not np.isfinite(values).all():
         raise DataError(
             f"scores: got shape {values.shape}, or scores that are not finite",
             expected="finite scores of 2 or more runs (columns) after each of 2 or more searches (rows)",
         )
     searches, runs = values.shape
-    within = float(np.mean(np.var(values, axis=1, ddof=1)))
+    varied = np.ptp(values, axis=1) > 0  # the variance of equal scores may be off 0 by rounding
+    within = float(np.mean(np.where(varied, np.var(values, axis=1, ddof=1), 0.0)))
     between = runs * float(np.var(values.mean(axis=1), ddof=1))
     if within == 0:
         raise DataError("scores: the runs after a search do not differ", expected="runs with different seeds")

@@ -15,6 +15,7 @@ import numpy as np
 from taut.errors import DataError
 
 _SEED = "seed"
+_PART = "part"  # in what `taut study report --scores` writes
 _ONLY = "score"  # the name of the column in a file without names
 
 
@@ -24,13 +25,15 @@ class Scores:
 
     Attributes:
         values: shape (n,), float64.
-        seeds: of each run, as text; empty if the file has none.
+        seeds: of each run, as text, whole numbers without a point; empty if the file has none.
         metric: the column that was read.
+        parts: parts of a study that the rows belong to, where there is such a column.
     """
 
     values: np.ndarray
     seeds: tuple[str, ...]
     metric: str
+    parts: tuple[str, ...] = ()
 
 
 def read_scores(
@@ -58,7 +61,7 @@ def read_scores(
     path = Path(path)
     table = _table(path, _text(path))
     rows = range(len(next(iter(table.values()))))
-    seed_column = _column(path, table, seed) if seed else (_SEED if _SEED in table else None)
+    seed_column = _column(path, table, seed) if seed is not None else (_SEED if _SEED in table else None)
     special = {seed_column}
     if system:
         column, name = system
@@ -69,7 +72,10 @@ def read_scores(
             raise DataError(f"{path}: no row with {column} {name!r}", expected=f"one of {names}")
     if not len(rows):
         raise DataError(f"{path}: there is no run in it", expected="one row for each run")
-    numeric = [name for name, values in table.items() if name not in special and _numeric(values[rows[0]])]
+    # One number is enough: a column in which a run failed must not leave its place to another one.
+    numeric = [
+        name for name, values in table.items() if name not in special and any(_numeric(values[row]) for row in rows)
+    ]
     if metric is not None:
         metric = _column(path, table, metric)
     elif len(numeric) == 1:
@@ -81,8 +87,9 @@ def read_scores(
             fix="name it with --metric",
         )
     values = np.array([_number(path, metric, row, table[metric][row]) for row in rows])
-    seeds = () if seed_column is None else tuple(str(table[seed_column][row]) for row in rows)
-    return Scores(values, seeds, metric)
+    seeds = () if seed_column is None else tuple(_seed(path, row, table[seed_column][row]) for row in rows)
+    parts = dict.fromkeys(str(table[_PART][row]) for row in rows) if _PART in table and metric != _PART else ()
+    return Scores(values, seeds, metric, tuple(parts))
 
 
 def _text(path: Path) -> str:
@@ -103,7 +110,7 @@ def _table(path: Path, text: str) -> Mapping[str, Sequence[Any]]:
         raise DataError(f"{path}: the suffix {kind!r} says no format", expected="a .csv, .json or .jsonl file")
     try:
         if kind == ".jsonl":
-            document = [json.loads(line) for line in text.splitlines() if line.strip()]
+            document = [json.loads(line) for line in text.split("\n") if line.strip()]
         else:
             document = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -120,7 +127,8 @@ def _table(path: Path, text: str) -> Mapping[str, Sequence[Any]]:
         return lists
     if isinstance(document, list) and document:
         if all(isinstance(row, dict) for row in document):
-            return {name: [row.get(name) for row in document] for name in document[0]} or {_ONLY: []}
+            names = dict.fromkeys(name for row in document for name in row)
+            return {name: [row.get(name) for row in document] for name in names} or {_ONLY: []}
         if not any(isinstance(row, (dict, list)) for row in document):
             return {_ONLY: document}
     raise DataError(f"{path}: holds no scores", expected="a list of numbers, or of one object a run")
@@ -155,6 +163,19 @@ def _column(path: Path, table: Mapping[str, Sequence[Any]], name: str) -> str:
     if name not in table:
         raise DataError(f"{path}: there is no column {name!r}", expected=f"one of {', '.join(table)}")
     return name
+
+
+def _seed(path: Path, row: int, value: object) -> str:
+    """The seed as text; a whole number is one however it was written, as 1 or as 1.0."""
+    if value is None or not str(value).strip():
+        raise DataError(
+            f"{path}: run {row + 1} has no seed",
+            expected="a seed for every run",
+            fix="fill it in, or take the column out and compare unpaired",
+        )
+    text = str(value).strip()
+    whole, _, rest = text.partition(".")
+    return whole if rest and not rest.strip("0") and whole.lstrip("+-").isdecimal() else text
 
 
 def _numeric(value: object) -> bool:

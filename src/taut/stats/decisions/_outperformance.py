@@ -99,7 +99,7 @@ def outperformance(
         gamma: the least P(A>B) that is worth a change, between 0.5 and 1.
         alpha: error probability of the two-sided interval.
         correlation: between runs of one system (paired: between their differences); 0 if every run had its own
-            search, else from `Correlation`.
+            search, else from `correlation_from_repetitions`.
         method: of the interval; "wilson" and "clopper-pearson" are for paired runs only, and "percentile" is the
             bootstrap, of pairs or of both samples, that other tools compute by resampling.
         lower_is_better: whether the better score is the lower one, as for losses.
@@ -169,10 +169,12 @@ def _too_few_pairs(n: int, ties: int, alpha: float, correlation: float, method: 
     untied = n - ties
     if not undecidable(untied, alpha, correlation, method):
         return ""
+    shared = f" with a correlation of {correlation:.3g}" if correlation else ""
     if untied == n:
-        shared = f" with a correlation of {correlation:.3g}" if correlation else ""
         return f"with {n} pairs{shared} not even winning all of them would be significant"
-    return f"only {untied} of {n} pairs differ; not even winning all of them would be significant"
+    if untied == 0:
+        return f"none of the {n} pairs differ"
+    return f"only {untied} of {n} pairs differ; not even winning all of them{shared} would be significant"
 
 
 def _reason(verdict: Decision, low: float, high: float, gamma: float) -> str:

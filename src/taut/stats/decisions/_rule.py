@@ -47,7 +47,7 @@ def decide(
         gamma: the least P(A>B) that is worth a change, between 0.5 and 1.
         alpha: error probability of the two-sided interval.
         ties: pairs in which both are equal, counted as half a win.
-        correlation: between runs of one system that share a hyper-parameter search; see `Correlation`.
+        correlation: between runs of one system that share a hyper-parameter search; see `correlation_from_repetitions`.
         method: of the interval; a correlation needs "recommended".
 
     Raises:

@@ -165,7 +165,7 @@ def _make_remote(reference: str, name: str, run: dict[str, Any], path: Iterable[
     """Runs in a worker; gives a text where it cannot even start, because taut's errors do not travel whole."""
     try:
         experiment = _loaded(reference, tuple(path))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return f"a worker cannot load {reference}: {error}"
     if experiment.name != name:
         return f"{reference} is the experiment {experiment.name!r} in a worker, here it is {name!r}"

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from taut.errors import ArgumentError
-from taut.stats.experiments._search import Space
+from taut.stats.experiments._search import Space, as_number
 from taut.stats.experiments._streams import SEARCH, Streams
 
 SCORE, VALIDATE = "score", "validate"
+NOISE, TOGETHER = RESERVED = "numerical_noise", "all_together"
 
 
 @runtime_checkable
@@ -63,12 +64,19 @@ class Run:
         hyperparameters: value by name.
         seeds: seed by source.
         repeat: tells apart runs that are equal in everything, as when numerical noise is measured.
+
+    Raises:
+        ArgumentError: a hyper-parameter is no finite number.
     """
 
     phase: str
     hyperparameters: Mapping[str, float]
     seeds: Mapping[str, int]
     repeat: int = 0
+
+    def __post_init__(self) -> None:
+        numbers = {str(name): as_number(f"hyper-parameter {name}", one) for name, one in self.hyperparameters.items()}
+        object.__setattr__(self, "hyperparameters", numbers)
 
     def identity(self, experiment: str) -> str:
         """Hash of the experiment's name and of all that the run depends on."""
@@ -120,11 +128,22 @@ def check_experiment(experiment: object, *, search: bool = False) -> None:
             "experiment", experiment, expected=f"{protocol.__name__}; it lacks {', '.join(missing)}{reason}"
         )
     sources = experiment.sources  # pyright: ignore[reportAttributeAccessIssue]
-    if isinstance(sources, str) or not sources or len(set(sources)) != len(sources):
-        raise ArgumentError("experiment.sources", sources, expected="a tuple of different names, at least one")
+    if (
+        not isinstance(sources, (tuple, list))
+        or not sources
+        or not all(isinstance(one, str) and one for one in sources)
+    ):
+        raise ArgumentError("experiment.sources", sources, expected="a tuple of names, at least one")
+    if len(set(sources)) != len(sources):
+        raise ArgumentError("experiment.sources", sources, expected="names that differ")
     if SEARCH in sources:
         raise ArgumentError(
             "experiment.sources", sources, expected=f"no {SEARCH!r}: the search draws from it, a fit does not"
+        )
+    reserved = [name for name in sources if name in RESERVED]
+    if reserved:
+        raise ArgumentError(
+            "experiment.sources", sources, expected=f"other names than {reserved[0]!r}, which reports use themselves"
         )
 
 
@@ -133,12 +152,13 @@ def execute(experiment: Experiment, run: Run) -> Outcome:
     start = time.perf_counter()
     try:
         streams = Streams(run.seeds)
+        hyperparameters = dict(run.hyperparameters)  # the run's own are recorded, and stay as they were asked for
         if run.phase == VALIDATE:
-            score = experiment.validate(run.hyperparameters, streams)  # pyright: ignore[reportAttributeAccessIssue]
+            score = experiment.validate(hyperparameters, streams)  # pyright: ignore[reportAttributeAccessIssue]
         else:
-            score = experiment.run(run.hyperparameters, streams)
+            score = experiment.run(hyperparameters, streams)
         score = float(score)
         error = None if math.isfinite(score) else f"the score is {score}"
-    except Exception as failure:
+    except (Exception, SystemExit) as failure:  # what calls sys.exit ends its run, not the study
         score, error = math.nan, f"{type(failure).__name__}: {failure}"[:500]
     return Outcome(score if error is None else None, round(time.perf_counter() - start, 6), error)

@@ -27,7 +27,7 @@ def load_named(reference: str) -> Any:
         return load_function(reference)
     except TautError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelLoadError(
             f"{reference}: {type(error).__name__}: {error}",
             expected="a file or module that can be imported and has that name at its top level",

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from taut.errors import ArgumentError
-from taut.stats.experiments._experiment import SCORE, VALIDATE, Experiment, Run, check_experiment
-from taut.stats.experiments._search import Point, Search, Space, defaults
+from taut.stats.experiments._experiment import NOISE, SCORE, TOGETHER, VALIDATE, Experiment, Run, check_experiment
+from taut.stats.experiments._search import Point, Search, Space, as_number, defaults
 from taut.stats.experiments._streams import SEARCH, Streams, drawn_seed
 
 T = TypeVar("T")
-
-NOISE, TOGETHER = "numerical_noise", "all_together"
 
 
 @dataclass(frozen=True)
@@ -65,6 +63,7 @@ class IdealEstimator:
 
     def __post_init__(self) -> None:
         _at_least("k", self.k, 1)
+        _check_search(self.search)
 
     @property
     def label(self) -> str:
@@ -119,6 +118,7 @@ class FixedHyperparameterEstimator:
     def __post_init__(self) -> None:
         _at_least("k", self.k, 1)
         _at_least("repetitions", self.repetitions, 1)
+        _check_search(self.search)
 
     @property
     def label(self) -> str:
@@ -200,7 +200,14 @@ class VarianceBySource:
         if self.noise != 0:
             _at_least("noise", self.noise, 2)
         if self.search is not None:
+            _check_search(self.search)
             _at_least("searches", self.searches, 2)
+        for name, value in (self.hyperparameters or {}).items():
+            as_number(f"hyperparameters[{name!r}]", value)
+        if self.sources is not None and (
+            not isinstance(self.sources, (tuple, list)) or len(set(self.sources)) != len(self.sources)
+        ):
+            raise ArgumentError("sources", self.sources, expected="a tuple of names that differ")
 
     @property
     def label(self) -> str:
@@ -318,6 +325,14 @@ def side_by_side(steps: Sequence[Steps[Any]]) -> Steps[list[Any]]:
             start += len(requests)
         waiting = {}
     return results
+
+
+def _check_search(search: object) -> None:
+    missing = [name for name in ("count", "trials", "describe") if not hasattr(search, name)]
+    if missing:
+        raise ArgumentError(
+            "search", search, expected=f"a search such as RandomSearch(50); it lacks {', '.join(missing)}"
+        )
 
 
 def _at_least(name: str, value: int, least: int) -> None:

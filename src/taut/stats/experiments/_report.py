@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from taut.errors import ArtefactError, MeasurementError
+from taut.errors import ArgumentError, ArtefactError, MeasurementError
 from taut.stats._quantile import Interval
-from taut.stats.experiments._parts import NOISE, TOGETHER
+from taut.stats.experiments._experiment import NOISE, TOGETHER
 from taut.stats.experiments._store import StudyStore
 from taut.stats.experiments._variance import (
     CorrelatedScores,
     bootstrap_deviation,
     correlated_scores,
     deviation_ratio,
+    deviations,
     shares_of_first_place,
     standard_deviation,
 )
@@ -168,16 +169,10 @@ def summarise(store: StudyStore) -> StudyReport:
     try:
         study, experiment = str(header["study"]), str(header["experiment"])
         kinds = [(str(part["kind"]), str(part["label"])) for part in header["parts"]]
-        places = {
-            (str(label), repetition, replicate)
-            for part in header["parts"]
-            for label, (repetitions, replicates) in part["places"].items()
-            for repetition in range(repetitions)
-            for replicate in range(replicates)
-        }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtefactError(f"{store.folder}: its header does not describe a study") from error
-    scores = _tables(store)
+    roles = _roles(store)
+    scores = _tables(store, roles)
     estimators = [
         _estimator(kind, label, scores[label]) for kind, label in kinds if kind != "source" and _values(scores, label)
     ]
@@ -185,11 +180,11 @@ def summarise(store: StudyStore) -> StudyReport:
     estimators = [replace(one, worth=_worth(one, sigma)) for one in estimators]
     sources = _sources(scores)
     failed = [one for one in store.outcomes.values() if one.score is None]
-    made = {role for role, identity in store.roles.items() if identity in store.outcomes}
+    made = {role for role, identity in roles.items() if identity in store.outcomes}
     return StudyReport(
         study=study,
         experiment=experiment,
-        complete=places <= made,
+        complete=sum(rows * columns for rows, columns in _places(store).values()) == len(made),
         runs=len(store.outcomes),
         failures=len(failed),
         seconds=sum(one.seconds for one in store.outcomes.values()),
@@ -203,16 +198,47 @@ def summarise(store: StudyStore) -> StudyReport:
     )
 
 
-def score_rows(store: StudyStore) -> list[dict[str, str | float]]:
-    """The scores as rows that `taut compare` reads: one for every run that was scored on the test set.
+def comparable_parts(store: StudyStore) -> list[str]:
+    """Parts whose scores can be exported, the one that is best compared first.
+
+    The ideal estimator's scores are independent. Those of runs that redraw all sources at once are so but for the
+    hyper-parameters that they share; those of a biased estimator share a search, so they need a correlation.
+
+    Raises:
+        ArtefactError: the header does not describe a study.
+    """
+    labels = dict.fromkeys(label for label, _, _ in _roles(store))
+    best = [label for label in ("ideal", f"source:{TOGETHER}") if label in labels]
+    return [*best, *(label for label in labels if label not in best)]
+
+
+def score_rows(store: StudyStore, part: str | None = None) -> list[dict[str, str | float]]:
+    """The scores of one part as rows that `taut compare` reads: one for every run that was scored on the test set.
 
     Equal `seed`s mean equal seeds of every source, so that two studies of equal seed and parts can be paired by it.
+
+    Args:
+        store: of the study.
+        part: as the report names it; by default the first of `comparable_parts`, of "ideal" and
+            "source:all_together" only.
+
+    Raises:
+        ArgumentError: the study has no such part, or none that is compared without being asked for.
+        ArtefactError: the header does not describe a study.
     """
-    parts: dict[str, str] = {}
-    for (label, _, _), identity in store.roles.items():
-        parts.setdefault(identity, label)
+    known = comparable_parts(store)
+    if part is None and known and known[0] in ("ideal", f"source:{TOGETHER}"):
+        part = known[0]
+    if part not in known:
+        raise ArgumentError(
+            "part",
+            part,
+            expected=f"one of {', '.join(known) or 'none: no run has been asked for'}",
+            fix="scores of different parts are not alike: compare one part of each study",
+        )
     rows: list[dict[str, str | float]] = []
-    for identity, part in parts.items():
+    chosen = {identity: None for (label, _, _), identity in _roles(store).items() if label == part}
+    for identity in chosen:
         outcome = store.outcomes.get(identity)
         if outcome is not None and outcome.score is not None:
             run = store.runs[identity]
@@ -222,15 +248,38 @@ def score_rows(store: StudyStore) -> list[dict[str, str | float]]:
     return rows
 
 
-def _tables(store: StudyStore) -> dict[str, list[list[float | None]]]:
+def _places(store: StudyStore) -> dict[str, tuple[int, int]]:
+    """Repetitions and replicates of every part, as the header has them."""
+    try:
+        return {
+            str(label): (int(repetitions), int(replicates))
+            for part in store.header["parts"]
+            for label, (repetitions, replicates) in part["places"].items()
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ArtefactError(f"{store.folder}: its header does not describe a study") from error
+
+
+def _roles(store: StudyStore) -> dict[tuple[str, int, int], str]:
+    """The store's places that the study still has: its file may have had more, or larger, parts once."""
+    shapes = _places(store)
+
+    def has(label: str, repetition: int, replicate: int) -> bool:
+        repetitions, replicates = shapes.get(label, (0, 0))
+        return repetition < repetitions and replicate < replicates
+
+    return {role: identity for role, identity in store.roles.items() if has(*role)}
+
+
+def _tables(store: StudyStore, roles: dict[tuple[str, int, int], str]) -> dict[str, list[list[float | None]]]:
     shapes: dict[str, tuple[int, int]] = {}
-    for label, repetition, replicate in store.roles:
+    for label, repetition, replicate in roles:
         before = shapes.get(label, (0, 0))
         shapes[label] = (max(before[0], repetition + 1), max(before[1], replicate + 1))
     tables: dict[str, list[list[float | None]]] = {
         label: [[None] * columns for _ in range(rows)] for label, (rows, columns) in shapes.items()
     }
-    for (label, repetition, replicate), identity in store.roles.items():
+    for (label, repetition, replicate), identity in roles.items():
         outcome = store.outcomes.get(identity)
         tables[label][repetition][replicate] = None if outcome is None else outcome.score
     return tables
@@ -295,12 +344,12 @@ def _estimator(kind: str, label: str, table: list[list[float | None]]) -> Estima
         std = single.estimate
         std_of_mean = Interval(std / root, single.low / root, single.high / root, single.confidence)
     elif min(whole.shape) >= 2:
-        std = float(np.sqrt(whole.var(axis=1, ddof=1).mean()))
+        std = float(np.sqrt(np.mean(deviations(whole) ** 2)))
         if std > 0:
             correlated = correlated_scores(whole)
             std_of_mean = correlated.std_of_mean
     elif len(values) >= 2 and len(table) == 1:
-        std = float(values.std(ddof=1))
+        std = float(deviations(values))
     return EstimatorSummary(label, len(values), float(values.mean()), std, std_of_mean, correlated)
 
 

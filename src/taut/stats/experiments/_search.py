@@ -45,7 +45,10 @@ class Range:
     maximum: float = math.inf
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+        for name in ("low", "high", "default"):
+            expected = "finite numbers, low < high"
+            object.__setattr__(self, name, as_number(f"Range {name}", getattr(self, name), expected))
+        if not self.low < self.high:
             raise ArgumentError("Range", (self.low, self.high), expected="two finite numbers, low < high")
         if self.log and self.low <= 0:
             raise ArgumentError(
@@ -131,8 +134,8 @@ class NoisyGrid:
     steps: int
 
     def __post_init__(self) -> None:
-        if self.steps < 2:
-            raise ArgumentError("steps", self.steps, expected="at least 2 points along every hyper-parameter")
+        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 2:
+            raise ArgumentError("steps", self.steps, expected="a whole number of points, 2 or more")
 
     def count(self, space: Space) -> int:
         """Fits that a search makes."""
@@ -230,9 +233,21 @@ def defaults(space: Space) -> Point:
     return {name: values.default for name, values in space.items()}
 
 
+def as_number(name: str, value: object, expected: str = "a finite number") -> float:
+    """A finite number as one of Python's own, which JSON can carry; numpy's are taken too.
+
+    Raises:
+        ArgumentError: it is none.
+    """
+    number = value.item() if isinstance(value, np.generic) else value
+    if not isinstance(number, (int, float)) or not math.isfinite(number):
+        raise ArgumentError(name, value, expected=expected)
+    return number
+
+
 def _check_budget(budget: int) -> None:
-    if budget < 1:
-        raise ArgumentError("budget", budget, expected="at least 1 trial")
+    if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
+        raise ArgumentError("budget", budget, expected="a whole number of trials, 1 or more")
 
 
 def _check(space: Space) -> None:

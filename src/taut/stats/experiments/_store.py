@@ -175,7 +175,7 @@ class StudyStore:
             raise ArtefactError(
                 f"{self.folder}: is not the store of a study (no {_HEADER})", fix="give the folder of taut study run"
             ) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ArtefactError(f"{path}: is not JSON") from error
         if not isinstance(header, dict) or not isinstance(header.get("format"), int):
             raise ArtefactError(f"{path}: does not describe a study")
@@ -191,16 +191,19 @@ class StudyStore:
         except OSError as error:
             raise ArtefactError(f"{path}: cannot be read ({error.strerror or error})") from error
         whole = data.rfind(b"\n") + 1
-        for number, line in enumerate(data[:whole].splitlines(), start=1):
+        for number, line in enumerate(data[:whole].split(b"\n")[:-1], start=1):
             try:
                 self._take(json.loads(line))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
                 raise ArtefactError(f"{path}: line {number} is damaged", fix="restore it from a copy") from error
         return whole
 
     def _take(self, line: dict[str, Any]) -> None:
         if "is" in line:
-            self.roles[str(line["part"]), int(line["repetition"]), int(line["replicate"])] = str(line["is"])
+            repetition, replicate = int(line["repetition"]), int(line["replicate"])
+            if min(repetition, replicate) < 0:
+                raise ValueError("places are counted from 0")
+            self.roles[str(line["part"]), repetition, replicate] = str(line["is"])
             return
         score = line["score"]
         if line["error"] is None:

@@ -44,6 +44,11 @@ class Study:
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise ArgumentError("seed", self.seed, expected="a whole number from 0")
         check_experiment(self.experiment)
+        if isinstance(self.parts, str) or not isinstance(self.parts, Sequence):
+            raise ArgumentError("parts", self.parts, expected="a list of parts")
+        for part in self.parts:
+            if not all(hasattr(part, name) for name in ("label", "fits", "steps", "describe")):
+                raise ArgumentError("parts", part, expected="parts of a study, such as VarianceBySource(30)")
         labels = [part.label for part in self.parts]
         if not labels or len(set(labels)) != len(labels):
             raise ArgumentError("parts", labels, expected="at least one part, and no two with the same label")

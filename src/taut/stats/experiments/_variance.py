@@ -46,7 +46,7 @@ def standard_deviation(values: np.ndarray, confidence: float = 0.95) -> Interval
 
     scores = _scores(values, 2)
     degrees = len(scores) - 1
-    deviation = float(scores.std(ddof=1))
+    deviation = float(deviations(scores))
     tail = (1 - confidence) / 2
     low, high = (deviation * math.sqrt(degrees / chi2.ppf(p, degrees)) for p in (1 - tail, tail))
     return Interval(deviation, low, high, confidence)
@@ -71,8 +71,8 @@ def bootstrap_deviation(
     scores = _scores(values, 2)
     drawn = np.random.default_rng(seed).choice(scores, (resamples, len(scores)))
     tail = (1 - confidence) / 2
-    low, high = np.quantile(drawn.std(axis=1, ddof=1), [tail, 1 - tail])
-    return Interval(float(scores.std(ddof=1)), float(low), float(high), confidence)
+    low, high = np.quantile(deviations(drawn), [tail, 1 - tail])
+    return Interval(float(deviations(scores)), float(low), float(high), confidence)
 
 
 def deviation_ratio(a: np.ndarray, b: np.ndarray, confidence: float = 0.95) -> Interval:
@@ -94,10 +94,10 @@ def deviation_ratio(a: np.ndarray, b: np.ndarray, confidence: float = 0.95) -> I
     if len(a) != len(b):
         raise ArgumentError("a, b", (len(a), len(b)), expected="as many scores in both")
     first, second = _scores(a, 3), _scores(b, 3)
-    below = float(second.std(ddof=1))
+    below = float(deviations(second))
     if below == 0:
         raise MeasurementError("the scores of b are all equal: a ratio to their deviation says nothing")
-    ratio = float(first.std(ddof=1)) / below
+    ratio = float(deviations(first)) / below
     if ratio == 0:
         return Interval(0.0, 0.0, 0.0, confidence)
     correlation = float(np.corrcoef(first, second)[0, 1])
@@ -138,11 +138,16 @@ def shares_of_first_place(groups: list[np.ndarray], *, resamples: int = 4000, se
     """
     generator = np.random.default_rng(seed)
     drawn = [
-        generator.choice(scores, (resamples, len(scores))).std(axis=1, ddof=1)
+        deviations(generator.choice(scores, (resamples, len(scores))))
         for scores in (_scores(group, 2) for group in groups)
     ]
     first = np.argmax(np.stack(drawn), axis=0)
     return [float(np.mean(first == index)) for index in range(len(groups))]
+
+
+def deviations(scores: np.ndarray) -> np.ndarray:
+    """Sample standard deviation over the last axis; exactly 0 where all scores are equal, which rounding may miss."""
+    return np.where(np.ptp(scores, axis=-1) > 0, scores.std(axis=-1, ddof=1), 0.0)
 
 
 def _scores(values: np.ndarray, least: int) -> np.ndarray:
