@@ -46,15 +46,20 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
                 temporary.unlink()
 
 
-def check_new(path: Path, argument: str) -> None:
+def check_new(path: Path, argument: str, *, fix: str = "choose another name") -> None:
     """Refuse, before any work, a file that exists or has no folder.
+
+    Args:
+        path: the file that will be written.
+        argument: what the user calls it.
+        fix: what to do about a file that exists.
 
     Raises:
         ArgumentError: it exists already; nothing of the user's is overwritten.
         StorageError: its folder is missing.
     """
     if path.exists() or path.is_symlink():
-        raise ArgumentError(argument, str(path), expected="a file that does not exist yet", fix="choose another name")
+        raise ArgumentError(argument, str(path), expected="a file that does not exist yet", fix=fix)
     if not path.absolute().parent.is_dir():
         raise StorageError(f"{argument} {path}: no such folder {path.parent}", fix="create it, or choose another")
 

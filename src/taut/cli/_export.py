@@ -18,7 +18,7 @@ def export(
     from taut.cli._terminal import results
 
     if not force:
-        check_new(onnx, "--onnx")
+        check_new(onnx, "--onnx", fix="choose another name, or replace it with --force")
     from taut.export import export_onnx
     from taut.optimize import load
 

@@ -40,15 +40,16 @@ def _decoded(w: Writer, found: Encoded) -> str:
     scales = _scales(found)
     rank = len(shape)
     if scales is None:
-        assert gammas is not None
-        shared = gammas.numel() == 1
-        scale = w.initialiser(gammas.reshape(()) if shared else gammas)
-        stored = _store(w, form, codes)
-        zero = None
+        # The scale is 1 here: onnxruntime turns DequantizeLinear with real scales, a transposition and a product into
+        # MatMulNBits on activations that it rounds to int8.
+        stored, zero, axis, one = _store(w, form, codes), None, None, w.number(1.0, _FLOAT)
         if zero_points is not None:
+            shared = zero_points.numel() == 1
             zero = _store(w, form, zero_points.reshape(()) if shared else zero_points)
-        return w.emit("DequantizeLinear", stored, scale, zero, axis=None if shared else 0)
-    exact = w.emit("DequantizeLinear", _store(w, form, codes), scales(w), axis=rank - 1, block_size=form.vector)
+            axis, one = (None, one) if shared else (0, w.initialiser(torch.ones(zero_points.numel())))
+        exact = w.emit("DequantizeLinear", stored, one, zero, axis=axis)
+    else:
+        exact = w.emit("DequantizeLinear", _store(w, form, codes), scales(w), axis=rank - 1, block_size=form.vector)
     if gammas is None:
         return exact
     return w.emit("Mul", exact, w.initialiser(gammas.reshape(-1, *[1] * (rank - 1))))

@@ -12,6 +12,7 @@ from taut.graph import Graph
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+_FORCE = "choose another name, or replace it with force"
 _SMALL = 1024  # bytes; runtimes read shapes, axes and the like from the model itself
 _LARGEST_FILE = 2**31 - 2**20  # protobuf reads no message of 2 GiB; the rest of the model is far below a MiB
 
@@ -42,7 +43,7 @@ def export_onnx(graph: Graph, path: str | Path, *, force: bool = False) -> tuple
     if path.suffix != ".onnx":
         raise ArgumentError("path", str(path), expected="a file ending in .onnx")
     if not force:
-        check_new(path, "path")
+        check_new(path, "path", fix=_FORCE)
     try:
         import onnx
     except ImportError:
@@ -55,7 +56,7 @@ def export_onnx(graph: Graph, path: str | Path, *, force: bool = False) -> tuple
         write_whole(path, lambda temporary: onnx.save_model(model, temporary))
         return (path,)
     if not force:
-        check_new(data, "path")
+        check_new(data, "path", fix=_FORCE)
 
     def write_both(temporary: Path) -> None:
         def write_data(target: Path) -> None:
