@@ -64,6 +64,7 @@ def test_quantize_writes_a_bundle_that_runs_and_replays(run: Run, tmp_path: Path
     assert code == 0, err
     assert "size: 12,608 -> " in out
     assert "of the original" in out
+    assert "2 of 2 layers have no kernel and are emulated" in out
     report = json.loads((tmp_path / "q.json").read_text())
     assert [(row["path"], row["format"]) for row in report["layers"]] == [("0", "vsq4-v16-s4"), ("2", "int8-channel")]
     assert "--goal size" in report["recipe"]["command"]
@@ -101,6 +102,7 @@ def test_a_mix_under_a_budget_shows_what_each_layer_loses(run: Run) -> None:
         (["mine.py:model", "--format", "mxfp4", "--layer", "head=q4_0"], 2, "head"),
         (["mine.py:model", "--format", "mxfp4", "--layer", "0=nvpf4"], 2, "nvfp4"),
         (["mine.py:model", "--format", "mxfp4", "--skip", "0", "--skip", "2"], 4, "nothing"),
+        (["mine.py:model", "--format", "mxfp4", "--skip", "head"], 2, "head"),
         (["mine.py:model", "--format", "mxfp4", "--max-bits", "5"], 2, "--data"),
         (["mine.py:model", "--data", "mine.py:data", "--format", "q4_0", "--max-bytes", "9"], 2, "at least"),
         (["mine.py:model", "--max-bytes", "much"], 2, "--max-bytes"),

@@ -99,6 +99,11 @@ def test_a_table_that_is_read_otherwise_stays():
     [
         ("quantised_embedding", {"format": "vsq4-v16-s44"}, "format"),
         ("quantised_embedding", {"format": 4}, r"quantised_embedding\.format"),
+        ("quantised_embedding", {"minimum_features": -1}, "a whole number from 1"),
+        ("quantised_embedding", {"skip": ["nowhere"]}, r"quantised_embedding\.skip"),
+        ("w4a4_linear", {"minimum_features": 0}, r"w4a4_linear\.minimum_features"),
+        ("w4a8_linear", {"skip": ["upp"]}, r"did you mean up\?"),
+        ("int8_convolution", {"minimum_channels": 0}, r"int8_convolution\.minimum_channels"),
         ("w4a8_linear", {"minimum_channels": 4}, "minimum_features"),
         ("int8_convolution", {"minimum_features": 4}, "minimum_channels"),
     ],

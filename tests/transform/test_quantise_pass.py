@@ -194,6 +194,9 @@ def test_grouped_convolutions_stay_and_the_summary_says_so(mobile):
         ({"layers": [3]}, "a string"),
         ({"layers": "up=int8-channel"}, r"quantise\.layers"),
         ({"minimum_features": "16"}, r"quantise\.minimum_features"),
+        ({"minimum_features": 0}, "a whole number from 1"),
+        ({"skip": ["upp"]}, r"did you mean up\?"),
+        ({"skip": ["up", "u"]}, r"quantise\.skip"),  # a path, not a prefix of letters
         ({"schemes": "int8-channel"}, "scheme, layers, skip"),
     ],
 )

@@ -140,6 +140,8 @@ def test_wrong_data_is_named(graph, batches, said):
         (["float32"], {}, "without float32"),
         (["int8-chanel"], {}, "int8-channel"),
         (["q4_0"], {"minimum_features": 1000}, "a layer that can be quantised"),
+        (["q4_0"], {"minimum_features": 0}, "a whole number from 1"),
+        (["q4_0"], {"skip": ["nowhere"]}, r"quantise\.skip"),
     ],
 )
 def test_wrong_requests_are_named(graph, schemes, options, said):

@@ -166,6 +166,9 @@ def summary_lines(report: Report) -> list[str]:
     lines.append(f"kept: {kept}{prepared}, {report.recipe.threads} thread(s)")
     if report.goal == "size" and stored:
         lines.append(stored)
+    emulated = sum(layer.runs == "emulated" for layer in report.layers)
+    if emulated:
+        lines.append(f"{emulated} of {len(report.layers)} layers have no kernel and are emulated")
     head = report.headline
     if head is None and report.status == "complete":
         lines.append("nothing paid: the bundle runs the unmodified graph")

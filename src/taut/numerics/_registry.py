@@ -121,7 +121,7 @@ _LISTED = (
     *(f"int{bits}-channel" for bits in (8, 6, 5, 4, 3, 2)),
     *(f"uint{bits}-channel" for bits in (8, 4)),
     *("int8-tensor", "uint8-tensor"),
-    *("vsq4-v16-s4", "vsq4-v16-s6", "vsq4-v32-s4", "vsq4-v64-s6", "vsq3-v16-s4", "vsq3-v16-s6", "vsq8-v16-s10"),
+    *("vsq4-v16-s4", "vsq4-v16-s6", "vsq4-v32-s4", "vsq4-v64-s6", "vsq3-v16-s4", "vsq3-v16-s6"),
     *("vsq4-v16-s4-tensor", "vsq4-v16-f16", "vsq4-v16-f32"),
     *_FIXED_BY_NAME,
 )

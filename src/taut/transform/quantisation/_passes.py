@@ -11,6 +11,7 @@ from taut.transform._base import GraphPass, Match
 from taut.transform.quantisation._emit import Placement, place
 from taut.transform.quantisation._kernels import kernel_for
 from taut.transform.quantisation._layers import QuantisableLayer, convolution_layer, is_below, linear_layer
+from taut.transform.quantisation._options import check_skip, check_width
 from taut.transform.quantisation._units import quantisable_units
 
 _FOLDS = ("fold_batch_norm", "fold_linear_chain", "merge_parallel_linear")
@@ -30,8 +31,9 @@ class _KernelPass(GraphPass):
 
     def find(self, graph: Graph, options: Mapping[str, object]) -> list[Match]:
         """The layers that are wide enough and not skipped, with the activation that follows."""
-        least, skip = options.get("minimum_features", options.get("minimum_channels")), options["skip"]
-        assert isinstance(least, int) and isinstance(skip, (tuple, list))
+        width = next(name for name in self.defaults if name.startswith("minimum_"))
+        least = check_width(f"{self.name}.{width}", options[width])
+        skip = check_skip(f"{self.name}.skip", options["skip"], graph)
         weights, activations = get_format(self.weights), get_format(self.activations)
         matches: list[Match] = []
         for node in graph.nodes:
@@ -121,9 +123,11 @@ class QuantisedEmbedding(GraphPass):
 
     def find(self, graph: Graph, options: Mapping[str, object]) -> list[Match]:
         """The lookups and slices of each table."""
-        least, skip, name = options["minimum_features"], options["skip"], options["format"]
-        assert isinstance(least, int) and isinstance(skip, (tuple, list)) and isinstance(name, str)
+        name = options["format"]
+        assert isinstance(name, str)
         form = get_format(name)
+        least = check_width(f"{self.name}.minimum_features", options["minimum_features"])
+        skip = check_skip(f"{self.name}.skip", options["skip"], graph)
         units = quantisable_units(graph, skip=skip, minimum_features=least)
         tables = [unit.table for unit in units if unit.table is not None and not unit.layers]
         return [match for table in tables for match in Placement(table, form).matches()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -13,6 +12,7 @@ from taut.transform._base import GraphPass, Match
 from taut.transform.quantisation._emit import Placement, place
 from taut.transform.quantisation._kernels import kernel_for
 from taut.transform.quantisation._layers import QuantisableLayer
+from taut.transform.quantisation._options import check_path, check_skip, check_strings, check_width
 from taut.transform.quantisation._units import Unit, find_units, quantisable_units
 
 LEAVE = "float32"
@@ -57,10 +57,11 @@ class Quantise(GraphPass):
 
     def remark(self, graph: Graph, options: Mapping[str, object]) -> str:
         """Which layers stay although they are wide enough, and why."""
+        skip = check_strings("quantise.skip", options["skip"])
         return "; ".join(
             f"{unit.path} stays, as {unit.obstacle}"
             for unit in find_units(graph)
-            if unit.obstacle and not unit.is_below(_strings(options, "skip"))
+            if unit.obstacle and not unit.is_below(skip)
         )
 
 
@@ -76,12 +77,14 @@ def quantised_layers(graph: Graph, options: Mapping[str, object]) -> list[Placem
 
 def placements(graph: Graph, options: Mapping[str, object]) -> list[Placement]:
     """What `quantise` would put where with these options."""
-    default, least = options["scheme"], options["minimum_features"]
-    assert isinstance(default, str) and isinstance(least, int)
-    skip = _strings(options, "skip")
-    exceptions = _exceptions(_strings(options, "layers"))
+    default = options["scheme"]
+    assert isinstance(default, str)
+    least = check_width("quantise.minimum_features", options["minimum_features"])
+    skip = check_skip("quantise.skip", options["skip"], graph)
+    exceptions = _exceptions(check_strings("quantise.layers", options["layers"]))
     units = find_units(graph)
-    _check_known(units, exceptions)
+    for root in exceptions:
+        check_path("quantise.layers", root, units)
     found: list[Placement] = []
     fallback = _scheme("quantise.scheme", default)
     for unit in units:
@@ -122,26 +125,7 @@ def _scheme(option: str, name: str) -> Scheme | None:
     return None if name == LEAVE else get_scheme(name)
 
 
-def _check_known(units: Sequence[Unit], exceptions: Mapping[str, Scheme | None]) -> None:
-    for root in exceptions:
-        if not any(unit.path == root or unit.is_below([root]) for unit in units):
-            known = list(dict.fromkeys(path for unit in units for path in unit.paths if path))
-            close = difflib.get_close_matches(root, known, n=1, cutoff=0.4)
-            expected = f"the path of a layer; did you mean {close[0]}?" if close else "the path of a layer"
-            shown = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
-            raise ArgumentError("quantise.layers", root, expected=expected, fix=f"layers here: {shown or 'none'}")
-
-
 def _longest(unit: Unit, exceptions: Mapping[str, Scheme | None]) -> str | None:
     """The longest of the paths that the unit is at or below."""
     roots = [root for root in exceptions if root == unit.path or unit.is_below([root])]
     return max(roots, key=len, default=None)
-
-
-def _strings(options: Mapping[str, object], name: str) -> list[str]:
-    value = options[name]
-    assert isinstance(value, (tuple, list))
-    for item in value:
-        if not isinstance(item, str):
-            raise ArgumentError(f"quantise.{name}", item, expected="a string")
-    return [str(item) for item in value]
