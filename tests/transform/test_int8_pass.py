@@ -108,7 +108,14 @@ def test_bfloat16_after_int8_keeps_scales_and_bias_in_float32(encoder):
 
 @pytest.mark.parametrize(
     "options",
-    [{"minimum": 3}, {"minimum_features": "3"}, {"minimum_features": 0}, {"skip": "up"}, {"skip": ["u"]}, {"skip": [3]}],
+    [
+        {"minimum": 3},
+        {"minimum_features": "3"},
+        {"minimum_features": 0},
+        {"skip": "up"},
+        {"skip": ["u"]},
+        {"skip": [3]},
+    ],
 )
 def test_wrong_options_are_named(encoder, options):
     with pytest.raises(ArgumentError, match=rf"int8_linear\.{next(iter(options))}"):
