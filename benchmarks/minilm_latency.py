@@ -167,12 +167,18 @@ def peer_arms(
     return arms, absent
 
 
-def cosines(arm: Arm, network: torch.nn.Module, rows: list[tuple[Tensor, Tensor]]) -> tuple[float, float]:
-    """Least and mean cosine to eager."""
-    made = torch.cat([torch.as_tensor(arm(*row)).clone().float() for row in rows])
+def cosines(
+    arms: dict[str, Arm], network: torch.nn.Module, rows: list[tuple[Tensor, Tensor]]
+) -> dict[str, tuple[float, float]]:
+    """Least and mean cosine to eager of each arm."""
+    torch.set_num_threads(1)  # quality needs no speed, and workers of several runtimes hinder each other
     wanted = torch.cat([network(*row) for row in rows])
-    values = torch.nn.functional.cosine_similarity(made, wanted)
-    return float(values.min()), float(values.mean())
+    found = {}
+    for name, arm in arms.items():
+        made = torch.cat([torch.as_tensor(arm(*row)).clone().float() for row in rows])
+        values = torch.nn.functional.cosine_similarity(made, wanted)
+        found[name] = (float(values.min()), float(values.mean()))
+    return found
 
 
 def measure_cell(
@@ -183,7 +189,7 @@ def measure_cell(
     rows, unseen = every[:-UNSEEN], every[-UNSEEN:]
     ours, absent, passes = our_arms(network, rows, threads, options.budget)
     peers, missing_peers = peer_arms(network, rows[0], threads, folder / str(length))
-    quality = {name: cosines(arm, network, unseen) for name, arm in {**ours, **peers}.items()}
+    quality = cosines({**ours, **peers}, network, unseen)
     ids, mask = rows[0]
     torch.set_num_threads(threads)
 
