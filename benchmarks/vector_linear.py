@@ -6,10 +6,10 @@ and out, its constant weights packed when it loads, its input and output bound o
 weights share a float32 scale (6, 5, 4.5, 4.25 and 4.125 bits a weight); accuracy level 4 makes activations int8 within
 the operator, level 0 keeps them float32. With blocks of 16 its weights are ours, value for value. Every output is
 compared with the product of the decoded weights before it is timed. No bias on either side. One thread is timed by
-thread CPU time, two by wall time: there the idle threads of both runtimes spin, as each does by default, and blocks
-last 20 ms, so that the spinning of one after its block hardly falls into the other's. The limit of many rows is the
-int8 rate, that of one row the rate of reading the packed weights: from memory where they exceed the third-level cache,
-else from that.
+thread CPU time, two by wall time, on fewer shapes: there the idle threads of both runtimes spin, as each does by
+default, and blocks last 150 ms, so that the spinning of one after its block hardly falls into the other's. The limit of
+many rows is the int8 rate, that of one row the rate of reading the packed weights: from memory where they exceed the
+third-level cache, else from that.
 
 With `--ggml FOLDER` (or TAUT_GGML) a second peer stands beside: Q4_0 of a llama.cpp build for this host, 4.5 bits a
 weight repacked by it, the activations quantised to int8 in blocks of 32 within its operator.
@@ -41,6 +41,7 @@ from taut.stats import PairedResult, compare, fingerprint, quietness
 ROWS = (1, 8, 16, 32, 128, 1024)
 STREAMED = (1, 8192, 8192)  # 35.7 MB packed
 SHAPES = (*((rows, size, size) for size in (2048, 4096) for rows in ROWS), STREAMED)
+TWO_THREAD_SHAPES = (*((rows, size, size) for size in (2048, 4096) for rows in (1, 8, 128)), STREAMED)
 QUICK_SHAPES = ((1, 2048, 2048), (128, 2048, 2048))
 BLOCKS = (16, 32, 64, 128, 256)
 OURS = {"W4A4": "vsq4", "W4A8": "int8"}
@@ -168,7 +169,7 @@ def measure_shape(
     problem = Problem(*shape)
     ours = {name: problem.ours(inputs) for name, inputs in OURS.items()}
     # Level 0 is compared where its claim is made; elsewhere it is slower still.
-    levels = (4, 0) if shape[0] in (1, 128) else (4,)
+    levels = (4, 0) if shape[0] in (1, 128) and threads == 1 else (4,)
     settings = [(f"block {block}, level {level}", block, level) for level in levels for block in BLOCKS]
     if library is not None:
         settings.append((GGML, 0, 0))
@@ -177,7 +178,9 @@ def measure_shape(
         peer = problem.peer(block, level, threads) if block or library is None else problem.ggml(library, threads)
         for name, call in ours.items():
             if name == "W4A4" or label in (EQUAL, GGML):
-                result = compare(peer, call, clock=clock, budget=budget, min_block=0.003 if threads == 1 else 0.02)
+                least = 0.003 if threads == 1 else 0.15
+                seconds = budget if threads == 1 else max(budget, 3.2)
+                result = compare(peer, call, clock=clock, budget=seconds, min_block=least)
                 rows.append(row(shape, threads, name, label, result, problem.packed.numel()))
                 print_row(rows[-1])
     return rows
@@ -234,7 +237,7 @@ def main() -> None:
         for threads in (1,) if options.quick else sorted({1, min(2, torch.get_num_threads())}):
             torch.set_num_threads(threads)
             of_threads: list[dict[str, Any]] = []
-            for shape in QUICK_SHAPES if options.quick else SHAPES:
+            for shape in QUICK_SHAPES if options.quick else SHAPES if threads == 1 else TWO_THREAD_SHAPES:
                 of_threads += measure_shape(shape, threads, budget, library)
             peaks[threads] = measure_peaks(threads)
             print_summary(of_threads, peaks[threads])
