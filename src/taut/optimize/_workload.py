@@ -14,7 +14,7 @@ from taut.optimize._data import Batch, Dataset, spread
 from taut.stats import Arm
 
 _PASS_SECONDS = 0.15
-_LONGEST_PASS, _PASSES = 2.0, 60
+_LONGEST_PASS, _PASSES = 2.0, 500
 _FEWEST_BATCHES, _MOST_BATCHES = 4, 64
 
 
@@ -59,7 +59,7 @@ def choose_workload(dataset: Dataset, seconds: float, *, budget: float) -> Workl
     Args:
         dataset: the user's batches.
         seconds: what the model takes for one.
-        budget: seconds for all measuring, of which one pass may take a 60th, and two seconds at most.
+        budget: seconds for all measuring, of which one pass may take a 500th, and two seconds at most.
     """
     count = max(_FEWEST_BATCHES, min(_MOST_BATCHES, round(_PASS_SECONDS / seconds)))
     count = max(1, min(count, int(min(_LONGEST_PASS, budget / _PASSES) / seconds)))
