@@ -111,13 +111,13 @@ def launch(x: Tensor, packed: Tensor, gammas: Tensor, bias: Tensor | None, activ
     integers = torch.empty(rows, features, dtype=torch.int8, device=x.device)
     row_scales = torch.empty(rows, dtype=torch.float32, device=x.device)
     # Without fusion of products and sums, which would round differently from the CPU.
-    _quantise_rows[(rows,)](
+    _quantise_rows[(rows,)](  # pyright: ignore[reportIndexIssue]
         x, integers, row_scales, features, BLOCK=triton.next_power_of_2(max(features, 16)), enable_fp_fusion=False
     )
     block_m = min(max(triton.next_power_of_2(rows), 16), 128)
     block_n = 64
     grid = (triton.cdiv(rows, block_m), triton.cdiv(channels, block_n))
-    _multiply[grid](
+    _multiply[grid](  # pyright: ignore[reportIndexIssue]
         integers,
         row_scales,
         packed,
