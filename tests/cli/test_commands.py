@@ -12,8 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from taut.cli import main
-
 pytestmark = pytest.mark.usefixtures("made_up_host")
 
 FACTORY = """
@@ -39,21 +37,9 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    monkeypatch.chdir(tmp_path)
+def run(in_folder: Run, tmp_path: Path) -> Run:
     (tmp_path / "mine.py").write_text(FACTORY)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["taut", *arguments])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+    return in_folder
 
 
 def test_optimize_run_and_report(run: Run, tmp_path: Path) -> None:

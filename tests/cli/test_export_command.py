@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import pytest
 import torch
 
 import taut
-from taut.cli import main
 
 pytestmark = pytest.mark.usefixtures("made_up_host")
 
@@ -27,20 +25,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, made_up_host: None) -> Path
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["taut", *arguments])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+def run(in_folder: Run) -> Run:
+    return in_folder
 
 
 def test_a_bundle_becomes_a_model_that_computes_the_same(run: Run, bundle: Path, tmp_path: Path) -> None:

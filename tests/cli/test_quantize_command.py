@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from taut.cli import main
 from taut.numerics import FORMATS, SCHEMES
 
 pytestmark = pytest.mark.usefixtures("made_up_host")
@@ -41,21 +39,9 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    monkeypatch.chdir(tmp_path)
+def run(in_folder: Run, tmp_path: Path) -> Run:
     (tmp_path / "mine.py").write_text(FACTORY)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["taut", *arguments])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+    return in_folder
 
 
 def test_quantize_writes_a_bundle_that_runs_and_replays(run: Run, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def reference_convolution(
     )
     combined = (image_scales[:, None] * scales)[:, :, None, None]
     # A float64 product of two float32 is exact and the sum is off by 2^-53 of it at most: as good as a fused one.
-    out = sums.float().double() * combined.double()
+    out = sums.long().float().double() * combined.double()  # an integer has one zero, without a sign
     if bias is not None:
         out = out + bias.double()[:, None, None]
     return out.float()

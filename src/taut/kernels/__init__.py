@@ -3,13 +3,14 @@
 Importing this room registers `torch.ops.taut.*`.
 """
 
+from taut.kernels._checks import MAX_IN_FEATURES
 from taut.kernels._convolution import (
     int8_convolution,
     pack_int8_convolution,
     pack_vector_convolution,
     vector_convolution,
 )
-from taut.kernels._int8_linear import MAX_IN_FEATURES, int8_linear, pack_int8_linear
+from taut.kernels._int8_linear import int8_linear, pack_int8_linear
 from taut.kernels._isa import active_isa, available_isas, force
 from taut.kernels._peaks import measure_peaks
 from taut.kernels._triton import pack_triton_vector_linear, triton_vector_linear

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from taut.errors import KernelError
-from taut.kernels._int8_linear import MAX_IN_FEATURES, check_inference, check_plain, pack_int8_linear
+from taut.kernels._checks import VECTOR, check_depth, check_inference, check_plain, check_vector_weights
+from taut.kernels._int8_linear import pack_int8_linear
 from taut.kernels._load import _native
 
 _BLOCK = 16  # output channels of a block
 _GROUP = 4  # consecutive input channels of one output channel
-_VECTOR = 16  # input channels that share a scale
 
 _GEOMETRY = ("kernel_size", "stride", "padding", "dilation")
 
@@ -52,7 +52,7 @@ def pack_int8_convolution(weight: Tensor) -> tuple[Tensor, Tensor]:
         )
     channels, features, height, width = weight.shape
     padded = -(-features // _GROUP) * _GROUP
-    _require_depth("weight", height * width * padded)
+    check_depth("weight", height * width * padded)
     rows = weight.new_zeros(channels, height * width, padded)
     rows[:, :, :features] = weight.detach().flatten(2).transpose(1, 2)
     packed, scales = pack_int8_linear(rows.flatten(1))
@@ -79,15 +79,17 @@ def pack_vector_convolution(codes: Tensor, scales: Tensor, gammas: Tensor) -> Te
     Raises:
         KernelError: a shape, dtype or value is not as above, or an output has too many weights.
     """
-    _require_codes(codes, scales, gammas)
+    for name, tensor in (("codes", codes), ("scales", scales), ("gammas", gammas)):
+        check_plain(name, tensor)
+    check_vector_weights(codes, scales, gammas, ("out_channels", "taps", "in_channels"))
     channels, taps, features = codes.shape
     vectors = scales.shape[2]
     blocks = -(-channels // _BLOCK)
-    whole = codes.new_zeros(blocks * _BLOCK, taps, vectors * _VECTOR)
+    whole = codes.new_zeros(blocks * _BLOCK, taps, vectors * VECTOR)
     whole[:channels, :, :features] = codes
     factors = scales.new_zeros(blocks * _BLOCK, taps, vectors)
     factors[:channels] = scales
-    folded = whole.view(-1, taps, vectors, _VECTOR).int() * factors[..., None].int()
+    folded = whole.view(-1, taps, vectors, VECTOR).int() * factors[..., None].int()
     sums = folded.sum(dim=(1, 2, 3), dtype=torch.int32).view(blocks, _BLOCK)
     trailer = torch.cat([sums, torch.full_like(sums, features)], dim=1).view(torch.int8)
     # (blocks, channel, tap, vector, line, low or high nibble, input channel) -> line-wise, output channel-major
@@ -163,41 +165,6 @@ def vector_convolution(
     geometry = (kernel_size, stride, padding, dilation)
     _require_plain(x, packed, gammas, bias, "gammas", geometry, activation)
     return torch.ops.taut.vector_convolution.default(x, packed, gammas, bias, *geometry, activation)
-
-
-def _require_depth(name: str, depth: int) -> None:
-    if depth > MAX_IN_FEATURES:
-        raise KernelError(
-            f"{name}: an output is the sum of {depth} products",
-            expected=f"at most {MAX_IN_FEATURES}, so that 32-bit sums cannot overflow",
-            fix="keep this layer in float32",
-        )
-
-
-def _require_codes(codes: Tensor, scales: Tensor, gammas: Tensor) -> None:
-    fix = "pass the codes, scale codes and gammas of a tensor encoded as vsq4-v16-s4"
-    if codes.dim() != 3 or codes.dtype != torch.int8 or 0 in codes.shape[1:]:
-        raise KernelError(
-            f"codes: has shape {tuple(codes.shape)} and {codes.dtype}",
-            expected="(out_channels, taps, in_channels) int8",
-            fix=fix,
-        )
-    channels, taps, features = codes.shape
-    for name, tensor, shape, dtype in (
-        ("scales", scales, (channels, taps, -(-features // _VECTOR)), torch.uint8),
-        ("gammas", gammas, (channels,), torch.float32),
-    ):
-        if tensor.shape != shape or tensor.dtype != dtype:
-            raise KernelError(
-                f"{name}: has shape {tuple(tensor.shape)} and {tensor.dtype}", expected=f"{shape}, {dtype}", fix=fix
-            )
-    _require_depth("codes", taps * -(-features // _GROUP) * _GROUP)
-    if channels and (int(codes.amin()) < -7 or int(codes.amax()) > 7):
-        raise KernelError("codes: a value is out of range", expected="-7 to 7", fix=fix)
-    if channels and int(scales.amax()) > 15:
-        raise KernelError("scales: a value is out of range", expected="0 to 15", fix=fix)
-    if not bool(torch.isfinite(gammas).all()):
-        raise KernelError("gammas: holds NaN or infinity", expected="finite values", fix=fix)
 
 
 def _require_plain(

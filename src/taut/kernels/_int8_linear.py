@@ -4,14 +4,11 @@ import torch
 from torch import Tensor
 
 from taut.errors import KernelError
+from taut.kernels._checks import check_depth, check_inference, check_plain
 from taut.kernels._load import _native
-
-MAX_IN_FEATURES: int = _native.max_depth
-"""The largest number of input features; beyond it 32-bit sums could overflow."""
 
 _BLOCK = 16  # output channels of a block
 _GROUP = 4  # consecutive input features of one channel
-_DEVICES = ("cpu", "meta")
 
 _library = torch.library.Library("taut", "DEF")
 _library.define("int8_linear(Tensor x, Tensor packed, Tensor scales, Tensor? bias, str activation) -> Tensor")
@@ -40,12 +37,7 @@ def pack_int8_linear(weight: Tensor) -> tuple[Tensor, Tensor]:
             expected="(out_features, in_features), floating point",
             fix="pass the weight of a torch.nn.Linear",
         )
-    if weight.shape[1] > MAX_IN_FEATURES:
-        raise KernelError(
-            f"weight: has {weight.shape[1]} input features",
-            expected=f"at most {MAX_IN_FEATURES}, so that 32-bit sums cannot overflow",
-            fix="keep this layer in float32",
-        )
+    check_depth("weight", weight.shape[1])
     weight = weight.detach().to(device="cpu", dtype=torch.float32)
     if not bool(torch.isfinite(weight).all()):
         raise KernelError("weight: holds NaN or infinity", expected="finite values", fix="check the checkpoint")
@@ -91,39 +83,6 @@ def int8_linear(
     if not isinstance(activation, str):
         raise KernelError(f"activation: is a {type(activation).__name__}", expected="'none', 'relu' or 'gelu'")
     return torch.ops.taut.int8_linear.default(x, packed, scales, bias, activation)
-
-
-def check_plain(name: str, value: object) -> None:
-    """Refuse what is not a dense tensor in memory that the kernels can read."""
-    if not _is_plain(value):
-        raise KernelError(
-            f"{name}: is a {_describe_kind(value)}",
-            expected="a dense tensor in CPU memory",
-            fix=f"pass {name}.cpu(), and {name}.to_dense() if it is sparse",
-        )
-
-
-def check_inference(operator: str, x: Tensor, bias: Tensor | None) -> None:
-    """Refuse to compute what a gradient is asked for."""
-    if (x.requires_grad or (bias is not None and bias.requires_grad)) and torch.is_grad_enabled():
-        raise KernelError(
-            f"{operator}: an input requires a gradient",
-            expected="inference: quantised layers have no derivative",
-            fix="call it under torch.no_grad() or torch.inference_mode()",
-        )
-
-
-def _is_plain(value: object) -> bool:
-    """Whether a value is a dense tensor in memory that the kernel can read."""
-    if not isinstance(value, Tensor) or value.is_quantized or value.is_nested:
-        return False
-    return value.layout == torch.strided and value.device.type in _DEVICES
-
-
-def _describe_kind(value: object) -> str:
-    if not isinstance(value, Tensor):
-        return type(value).__name__
-    return f"{'nested' if value.is_nested else value.dtype} {value.layout} tensor on {value.device}"
 
 
 def _run(x: Tensor, packed: Tensor, scales: Tensor, bias: Tensor | None, activation: str) -> Tensor:

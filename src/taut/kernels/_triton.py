@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from taut.errors import KernelError
-from taut.kernels._int8_linear import MAX_IN_FEATURES, check_inference
+from taut.kernels._checks import check_inference, check_vector_weights
 from taut.kernels._triton_layout import STEP, VECTOR
 from taut.kernels._triton_layout import pack_triton_vector_linear as _pack
 
@@ -32,27 +32,7 @@ def pack_triton_vector_linear(codes: Tensor, scales: Tensor, gammas: Tensor) -> 
     Raises:
         KernelError: a shape, dtype or value is not as above.
     """
-    fix = "pass the codes, scale codes and gammas of a tensor encoded as vsq4-v16-s4"
-    channels, features = codes.shape if codes.dim() == 2 else (0, 0)
-    for name, tensor, shape, dtype in (
-        ("codes", codes, (channels, features), torch.int8),
-        ("scales", scales, (channels, -(-features // VECTOR)), torch.uint8),
-        ("gammas", gammas, (channels,), torch.float32),
-    ):
-        if tensor.shape != shape or tensor.dtype != dtype or tensor.device != codes.device:
-            raise KernelError(
-                f"{name}: has shape {tuple(tensor.shape)}, {tensor.dtype} on {tensor.device}",
-                expected=f"{shape}, {dtype} on {codes.device}",
-                fix=fix,
-            )
-    if features > MAX_IN_FEATURES:
-        raise KernelError(f"codes: has {features} input features", expected=f"at most {MAX_IN_FEATURES}", fix=fix)
-    if codes.numel() and (int(codes.amin()) < -7 or int(codes.amax()) > 7):
-        raise KernelError("codes: a value is out of range", expected="-7 to 7", fix=fix)
-    if scales.numel() and int(scales.amax()) > 15:
-        raise KernelError("scales: a value is out of range", expected="0 to 15", fix=fix)
-    if not bool(torch.isfinite(gammas).all()):
-        raise KernelError("gammas: holds NaN or infinity", expected="finite values", fix=fix)
+    check_vector_weights(codes, scales, gammas, ("out_features", "in_features"))
     return _pack(codes, scales)
 
 

@@ -4,14 +4,11 @@ import torch
 from torch import Tensor
 
 from taut.errors import KernelError
-from taut.kernels._int8_linear import MAX_IN_FEATURES, check_inference, check_plain
+from taut.kernels._checks import VECTOR, check_inference, check_plain, check_vector_weights
 from taut.kernels._load import _native
 
 _BLOCK = 16  # output channels of a block
-_VECTOR = 16  # input features under one scale
 _SPAN = 8  # vectors that share a line of scales
-_LARGEST_CODE = 7
-_LARGEST_SCALE = 15
 
 _library = torch.library.Library("taut", "FRAGMENT")
 _library.define(
@@ -42,12 +39,15 @@ def pack_vector_linear(codes: Tensor, scales: Tensor, gammas: Tensor) -> Tensor:
 
     Source: Dai et al., "VS-Quant" (MLSys 2021), section 4, for the format.
     """
-    channels, features = _check_weights(codes, scales, gammas)
+    for name, tensor in (("codes", codes), ("scales", scales), ("gammas", gammas)):
+        check_plain(name, tensor)
+    check_vector_weights(codes, scales, gammas, ("out_features", "in_features"))
+    channels, features = codes.shape
     blocks = -(-channels // _BLOCK)
-    vectors = -(-features // (2 * _VECTOR)) * 2
+    vectors = -(-features // (2 * VECTOR)) * 2
     spans = -(-vectors // _SPAN)
 
-    padded_codes = torch.zeros(blocks * _BLOCK, vectors * _VECTOR, dtype=torch.int8)
+    padded_codes = torch.zeros(blocks * _BLOCK, vectors * VECTOR, dtype=torch.int8)
     padded_codes[:channels, :features] = codes
     padded_scales = torch.zeros(blocks * _BLOCK, spans * _SPAN, dtype=torch.uint8)
     padded_scales[:channels, : scales.shape[1]] = scales
@@ -62,55 +62,11 @@ def pack_vector_linear(codes: Tensor, scales: Tensor, gammas: Tensor) -> Tensor:
     pieces = []
     for span in range(spans):
         pieces += [scale_lines[:, span], lines[:, span * _SPAN : (span + 1) * _SPAN].flatten(1)]
-    folded = padded_codes.view(blocks, _BLOCK, vectors, _VECTOR)
+    folded = padded_codes.view(blocks, _BLOCK, vectors, VECTOR)
     folded = folded * padded_scales.view(torch.int8).view(blocks, _BLOCK, spans * _SPAN)[:, :, :vectors, None]
     sums = folded.sum(dim=(2, 3), dtype=torch.int32)
     trailer = torch.cat([sums, torch.full_like(sums, features)], dim=1).contiguous().view(torch.uint8)
     return torch.cat([*pieces, trailer], dim=1).view(torch.int8)
-
-
-def _check_weights(codes: Tensor, scales: Tensor, gammas: Tensor) -> tuple[int, int]:
-    """Refuse what cannot be packed; returns `(out_features, in_features)`."""
-    for name, tensor in (("codes", codes), ("scales", scales), ("gammas", gammas)):
-        check_plain(name, tensor)
-    if codes.dim() != 2 or codes.dtype != torch.int8:
-        raise KernelError(
-            f"codes: has shape {tuple(codes.shape)} and {codes.dtype}",
-            expected="(out_features, in_features), torch.int8",
-            fix="pass Encoded.codes() of a weight in the format vsq4-v16-s4",
-        )
-    channels, features = codes.shape
-    if features > MAX_IN_FEATURES:
-        raise KernelError(
-            f"codes: has {features} input features",
-            expected=f"at most {MAX_IN_FEATURES}, so that 32-bit sums cannot overflow",
-            fix="keep this layer in float32",
-        )
-    for name, tensor, shape, dtype in (
-        ("scales", scales, (channels, -(-features // _VECTOR)), torch.uint8),
-        ("gammas", gammas, (channels,), torch.float32),
-    ):
-        if tuple(tensor.shape) != shape or tensor.dtype != dtype:
-            raise KernelError(
-                f"{name}: has shape {tuple(tensor.shape)} and {tensor.dtype}",
-                expected=f"shape {shape}, {dtype}",
-                fix="pass the codes, scales and gammas of one encoded weight",
-            )
-    if codes.numel() and int(codes.to(torch.int16).abs().max()) > _LARGEST_CODE:
-        raise KernelError(
-            f"codes: holds values from {int(codes.min())} to {int(codes.max())}",
-            expected=f"-{_LARGEST_CODE} to {_LARGEST_CODE}",
-            fix="encode the weight in the format vsq4-v16-s4",
-        )
-    if scales.numel() and int(scales.max()) > _LARGEST_SCALE:
-        raise KernelError(
-            f"scales: holds {int(scales.max())}",
-            expected=f"0 to {_LARGEST_SCALE}",
-            fix="encode the weight in the format vsq4-v16-s4",
-        )
-    if not bool(torch.isfinite(gammas).all()):
-        raise KernelError("gammas: holds NaN or infinity", expected="finite values", fix="check the checkpoint")
-    return channels, features
 
 
 def vector_linear(
