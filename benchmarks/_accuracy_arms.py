@@ -21,7 +21,7 @@ Forward = Callable[..., Tensor]
 Score = Callable[[np.ndarray, np.ndarray], float]
 Activation = Callable[[Tensor], Tensor]
 
-_RANGES = ("max", "percentile", "entropy", "mse")
+_RANGES = ("max", "percentile", "percentile-99.99", "percentile-99.999", "entropy", "mse")
 _SAMPLE = 1 << 18  # values of a layer's input that calibration looks at
 _TRIALS = 4  # calibration batches on which choices are compared
 

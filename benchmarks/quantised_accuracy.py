@@ -12,20 +12,24 @@ of `taut.numerics`; where there is an integer kernel for a scheme, VS-Quant runs
 - `vsq`: weights rounded without data, activations dynamic with one coarse scale a token (image);
 - `vsq calibrated`: the same after `taut.transform.calibrate`;
 - `vsq per tensor`: as `vsq`, but one coarse activation scale for the whole batch, the paper's granularity;
-- `poc`: one scale a channel for weights; for activations one a token, or one a layer calibrated by max, percentile,
+- `poc`: one scale a channel for weights; for activations one a token, or one a layer calibrated by max, percentiles,
   entropy or MSE, signed or with a zero point. Choosers are those with the least output error on calibration data;
 - `poc calibrated`: the same choice for activations, after `taut.transform.calibrate` for weights.
+
+The paired difference of `vsq calibrated` minus each arm of POC closes the rows of a width; `--scores` keeps what it is
+computed from between runs.
 
 Calibration and choices see 513 sentences, a third each of WikiText-2 (valid), Penn Treebank (valid) and laptop reviews
 (train), or 256 CIFAR-10 training images, never test data.
 
-    python -m benchmarks.quantised_accuracy [--quick] [--only TEXT] [--json FILE]
+    python -m benchmarks.quantised_accuracy [--quick] [--only TEXT] [--json FILE] [--scores FOLDER]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,9 +62,8 @@ def arms_of(task: Task, scheme: str) -> dict[str, Callable[[], tuple[Forward, st
     return arms
 
 
-def measure(task: Task, name: str, forward: Forward, remark: str, reference: np.ndarray) -> dict[str, Any]:
-    """One row: the arm's score, and its difference to float32 with the interval."""
-    scores = task.evaluate(forward)
+def measure(task: Task, name: str, scores: np.ndarray, remark: str, reference: np.ndarray) -> dict[str, Any]:
+    """One row: the arm's score, and its difference to the reference with the interval."""
     row: dict[str, Any] = {"network": task.name, "arm": name, "remark": remark}
     for metric, score in task.metrics.items():
         difference = paired_bootstrap(
@@ -88,14 +91,16 @@ def print_row(row: dict[str, Any]) -> None:
             )
 
 
-def print_reference(task: Task, reference: np.ndarray) -> dict[str, Any]:
-    """The row of the float32 network."""
-    row: dict[str, Any] = {"network": task.name, "arm": "float32", "remark": ""}
-    for metric, score in task.metrics.items():
-        value = score(reference, np.arange(task.count))
-        row[metric] = {"score": value, "difference": 0.0, "low": 0.0, "high": 0.0}
-        print(f"{task.name:9s} {'float32':20s} {metric:14s} {value:6.2f}", flush=True)
-    return row
+def compare(task: Task, scheme: str, folder: Path) -> list[dict[str, Any]]:
+    """Rows of `vsq calibrated` minus each arm of POC whose scores the folder holds."""
+    ours = folder / f"{task.name} {scheme} vsq calibrated.npy"
+    rows = []
+    for arm in ("poc calibrated", "poc"):
+        peer = folder / f"{task.name} {scheme} {arm}.npy"
+        if ours.exists() and peer.exists():
+            name = f"{scheme} vsq calibrated - {arm}"
+            rows.append(measure(task, name, np.load(ours), "", np.load(peer)))
+    return rows
 
 
 def main() -> None:
@@ -103,36 +108,50 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of the pairs and images")
     parser.add_argument("--only", default="", help="rows whose `network scheme arm` holds one of these, by commas")
     parser.add_argument("--json", type=Path, help="write each row to this file; rows that it holds stay")
+    parser.add_argument("--scores", type=Path, help="folder that keeps the scores of single pairs and images")
     options = parser.parse_args()
     document: dict[str, Any] = {"fingerprint": fingerprint().to_dict(), "quick": options.quick, "rows": []}
     if options.json and options.json.exists():
-        document["rows"] = json.loads(options.json.read_text(encoding="utf-8"))["rows"]
+        held = json.loads(options.json.read_text(encoding="utf-8"))
+        if held["quick"] != options.quick:
+            parser.error(f"{options.json} holds rows of another sample size: name another file")
+        document["rows"] = held["rows"]
     done = {(row["network"], row["arm"]) for row in document["rows"]}
-    for network in NETWORKS:
-        wanted = [
-            (scheme, arm)
-            for scheme in SCHEMES
-            for arm in ARMS
-            if any(part in f"{network} {scheme} {arm}" for part in options.only.split(","))
-            and (network, f"{scheme} {arm}") not in done
-        ]
-        if not wanted:
-            continue
-        task = sentence_task(options.quick) if network == "minilm" else image_task(network, options.quick)
-        reference = task.evaluate(task.network)
-        row = print_reference(task, reference)
-        if (network, "float32") not in done:
+
+    def keep(row: dict[str, Any]) -> None:
+        print_row(row)
+        if (row["network"], row["arm"]) not in done:
             document["rows"].append(row)
-        for scheme, arm in wanted:
-            make = arms_of(task, scheme).get(arm)
-            if make is None:
+        if options.json:
+            options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+    with tempfile.TemporaryDirectory() as passing:
+        folder = options.scores or Path(passing)
+        folder.mkdir(parents=True, exist_ok=True)
+        for network in NETWORKS:
+            wanted = [
+                (scheme, arm)
+                for scheme in SCHEMES
+                for arm in ARMS
+                if any(part in f"{network} {scheme} {arm}" for part in options.only.split(","))
+                and (network, f"{scheme} {arm}") not in done
+            ]
+            if not wanted:
                 continue
-            forward, remark = make()
-            row = measure(task, f"{scheme} {arm}", forward, remark, reference)
-            print_row(row)
-            document["rows"].append(row)
-            if options.json:
-                options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+            task = sentence_task(options.quick) if network == "minilm" else image_task(network, options.quick)
+            reference = task.evaluate(task.network)
+            keep(measure(task, "float32", reference, "", reference))
+            for scheme, arm in wanted:
+                make = arms_of(task, scheme).get(arm)
+                if make is None:
+                    continue
+                forward, remark = make()
+                scores = task.evaluate(forward)
+                np.save(folder / f"{network} {scheme} {arm}.npy", scores)
+                keep(measure(task, f"{scheme} {arm}", scores, remark, reference))
+            for scheme in dict.fromkeys(scheme for scheme, _ in wanted):
+                for row in compare(task, scheme, folder):
+                    keep(row)
 
 
 if __name__ == "__main__":
