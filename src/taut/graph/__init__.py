@@ -20,6 +20,7 @@ from taut.graph._types import (
     ScalarType,
     SymbolRange,
     TensorType,
+    Tree,
     ValueType,
     content_hash,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "ScalarType",
     "SymbolRange",
     "TensorType",
+    "Tree",
     "ValueType",
     "bind_sizes",
     "capture",
