@@ -61,7 +61,7 @@ class Opcode(enum.IntEnum):
 
 
 class ShapeCode(enum.IntEnum):
-    """Operations of the shape code: words of a stack machine over int64; overflow or division by zero stops the call."""
+    """Operations of the shape code: words of a stack machine over int64; overflow stops the call."""
 
     PUSH = 0  # value
     LOAD = 1  # s
