@@ -5,7 +5,7 @@ from taut.graph._cost import OperationCost, graph_cost, operation_cost
 from taut.graph._format import format_graph
 from taut.graph._hash import cost_key, structural_hash
 from taut.graph._infer import infer_types
-from taut.graph._inputs import bind_sizes
+from taut.graph._inputs import InputChecker, bind_sizes
 from taut.graph._interpreter import Interpreter
 from taut.graph._rewrite import Builder, eliminate_dead_code, rewrite
 from taut.graph._storage import load_graph, save_graph
@@ -13,6 +13,7 @@ from taut.graph._symbols import evaluate
 from taut.graph._trips import trip_count
 from taut.graph._types import (
     Argument,
+    Dim,
     Graph,
     Guard,
     Node,
@@ -29,8 +30,10 @@ from taut.graph._validate import validate
 __all__ = [
     "Argument",
     "Builder",
+    "Dim",
     "Graph",
     "Guard",
+    "InputChecker",
     "Interpreter",
     "Node",
     "OperationCost",

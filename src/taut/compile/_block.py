@@ -1,0 +1,140 @@
+"""Straight-line code over views, before registers and memory are chosen."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TypeAlias
+
+import sympy
+
+from taut.codegen import Recipe
+from taut.compile._views import Buffer, View
+from taut.graph import Dim, Graph, Ref
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class KernelStep:
+    """A call of a kernel.
+
+    Attributes:
+        kernel: a recipe, or the name of a prebuilt kernel.
+        inputs: what it reads, in order.
+        outputs: what it writes, after the inputs.
+        label: where it comes from in the model.
+        nodes: ids of the graph's nodes that it computes.
+    """
+
+    kernel: Recipe | str
+    inputs: tuple[View, ...]
+    outputs: tuple[View, ...]
+    label: str = ""
+    nodes: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CopyStep:
+    """Elements of one view into another of equal sizes."""
+
+    source: View
+    target: View
+    label: str = ""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FallbackStep:
+    """A graph on ATen; its results get the sizes that come out.
+
+    Attributes:
+        graph: what to run; it holds no constants.
+        inputs: a tensor, or a size.
+        outputs: views of "storage" buffers, contiguous once they have come out; None for a result that is a scalar.
+        binds: symbols that become known: (name, output, dimension).
+    """
+
+    graph: Graph
+    inputs: tuple[View | Dim, ...]
+    outputs: tuple[View, ...]
+    binds: tuple[tuple[str, int, int], ...] = ()
+    label: str = ""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ItemStep:
+    """The value of a tensor with one element becomes that of a symbol."""
+
+    source: View
+    symbol: str
+    label: str = ""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CheckStep:
+    """Stops with a message unless a relation holds."""
+
+    condition: sympy.Basic
+    message: str
+    label: str = ""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CallStep:
+    """A call of another function: `cond` picks one of two, `while_loop` repeats.
+
+    Attributes:
+        kind: "cond", "while_loop" or "call".
+        functions: numbers of blocks.
+        predicate: of "cond": a condition over symbols, or a tensor with one element.
+        inputs: arguments, tensors and sizes.
+        outputs: results, contiguous "storage".
+        binds: as for a fallback.
+    """
+
+    kind: str
+    functions: tuple[int, ...]
+    predicate: sympy.Basic | View | None
+    inputs: tuple[View | Dim, ...]
+    outputs: tuple[View, ...]
+    binds: tuple[tuple[str, int, int], ...] = ()
+    label: str = ""
+
+
+Step: TypeAlias = KernelStep | CopyStep | FallbackStep | ItemStep | CheckStep | CallStep
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Block:
+    """One function before code is emitted.
+
+    Attributes:
+        name: for people.
+        inputs: an input buffer's view for a tensor, a size for an integer.
+        steps: in order.
+        results: values to return.
+        symbols: symbols that the inputs' sizes tell: (name, input, dimension); dimension -1 for an integer itself.
+        values: each graph value that lies in memory, for tests and for people.
+    """
+
+    name: str
+    inputs: tuple[View | Dim, ...]
+    steps: tuple[Step, ...]
+    results: tuple[View | Dim, ...]
+    symbols: tuple[tuple[str, int, int], ...]
+    values: dict[Ref, View] = dataclasses.field(default_factory=dict)
+
+
+def buffers_of(step: Step) -> tuple[list[Buffer], list[Buffer]]:
+    """The buffers that a step reads and writes."""
+    match step:
+        case KernelStep(inputs=inputs, outputs=outputs):
+            return [view.buffer for view in inputs], [view.buffer for view in outputs]
+        case CopyStep(source=source, target=target):
+            return [source.buffer], [target.buffer]
+        case FallbackStep(inputs=inputs, outputs=outputs) | CallStep(inputs=inputs, outputs=outputs):
+            read = [item.buffer for item in inputs if isinstance(item, View)]
+            if isinstance(step, CallStep) and isinstance(step.predicate, View):
+                read.append(step.predicate.buffer)
+            return read, [view.buffer for view in outputs]
+        case ItemStep(source=source):
+            return [source.buffer], []
+        case CheckStep():
+            return [], []

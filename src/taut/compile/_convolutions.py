@@ -1,0 +1,139 @@
+"""Convolutions as kernels over pixels whose channels lie next to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from taut.codegen import Expression, Operand, Recipe, Window, convolution, depthwise, pack_convolution, pack_depthwise
+from taut.compile._anchor import Anchor
+from taut.compile._dims import plain, product, same
+from taut.compile._kernel_operands import operand
+from taut.compile._views import Buffer, View, contiguous
+from taut.graph import Argument, Graph, Node, TensorType
+
+if TYPE_CHECKING:
+    from taut.compile._lowering import Lowering
+
+_FEW_CHANNELS = 4  # an image as it comes is read in place
+
+
+def is_convolution(graph: Graph, node: Node) -> bool:
+    """A convolution over one or two dimensions with constant weights, of one group or one channel a group."""
+    weight = graph.constant(node.args[1])
+    bias = node.args[2] if len(node.args) > 2 else None
+    if weight is None or weight.dim() not in (3, 4) or (bias is not None and graph.constant(bias) is None):
+        return False
+    kind = graph.value_type(node.inputs[0])
+    if not isinstance(kind, TensorType) or len(kind.shape) != weight.dim():
+        return False
+    try:
+        _, groups = _window(node, weight)
+    except ValueError:
+        return False
+    return groups == 1 or (groups == weight.shape[0] == kind.shape[1] and weight.shape[1] == 1)
+
+
+def convolution_anchor(lowering: Lowering, node: Node) -> Anchor:
+    """x (N, C, H, W) or (N, C, W): the result lies in memory as (N, H, W, C)."""
+    weight = lowering.graph.constant(node.args[1])
+    bias = node.args[2] if len(node.args) > 2 else None
+    assert weight is not None
+    window, groups = _window(node, weight)
+    x = lowering.tensor(node.args[0])
+    sizes = [plain(size) for size in node.type.shape]
+    flat = weight.dim() == 3
+    if flat:
+        x, weight = x.insert(2), lowering.unsqueezed(weight)
+        sizes.insert(2, 1)
+    channels = weight.shape[0]
+    nhwc = x.permute((0, 2, 3, 1))
+    image = groups == 1 and same(x.strides[3], 1) and isinstance(x.sizes[1], int) and x.sizes[1] <= _FEW_CHANNELS
+    if not image and not same(nhwc.strides[3], 1) and not same(nhwc.sizes[3], 1):
+        nhwc = lowering.copy(x, (0, 2, 3, 1)).permute((0, 2, 3, 1))
+    pixels = (sizes[0], sizes[2], sizes[3])
+    if not image and groups == 1 and _is_pointwise(window):
+        merged = nhwc.reshape((nhwc.sizes[0], 1, product(nhwc.sizes[1:3]), nhwc.sizes[3]))
+        if merged is not None:
+            nhwc, pixels = merged, (sizes[0], 1, product(sizes[2:]))
+    source = x if image else nhwc
+    kernel_sizes = (*pixels, channels)
+
+    def make(extras: Sequence[Operand], expression: Expression) -> Recipe:
+        if groups == 1:
+            return convolution(
+                operand(source), channels, window, extras=extras, expression=expression, channels_first=image
+            )
+        return depthwise(operand(source), window, extras=extras, expression=expression)
+
+    plain_recipe = make((), (("accumulator",),))
+    pack = pack_convolution if groups == 1 else pack_depthwise
+    packed = lowering.derived(
+        weight, f"packed for {plain_recipe.key}", lambda w: torch.from_numpy(pack(w.numpy(), plain_recipe))
+    )
+    extras = () if bias is None else (_channels(lowering, bias, kernel_sizes),)
+
+    def view(buffer: Buffer) -> View:
+        whole = contiguous(buffer, (sizes[0], sizes[2], sizes[3], channels)).permute((0, 3, 1, 2))
+        return whole.drop([2]) if flat else whole
+
+    def recipe(others: Sequence[Operand], output: Operand, expression: Expression) -> Recipe:
+        del output  # the template derives it
+        return make(others, expression)
+
+    return Anchor((source, packed), extras, kernel_sizes, view, recipe)
+
+
+def _channels(lowering: Lowering, bias: Argument, sizes: tuple) -> View:
+    return lowering.tensor(bias).expand(sizes)
+
+
+def _is_pointwise(window: Window) -> bool:
+    return window.kernel == (1, 1) and window.stride == (1, 1) and window.padding == (0, 0, 0, 0)
+
+
+def _window(node: Node, weight: torch.Tensor) -> tuple[Window, int]:
+    """The window and the groups.
+
+    Raises:
+        ValueError: if an argument is not of a kind that templates know.
+    """
+    general = node.op == "aten.convolution.default"
+    defaults: tuple[Argument, ...] = (1, 0, 1, False, 0, 1) if general else (1, 0, 1, 1)
+    names = ("stride", "padding", "dilation", "transposed", "output_padding", "groups") if general else (
+        "stride",
+        "padding",
+        "dilation",
+        "groups",
+    )
+    given = [
+        node.args[3 + position] if len(node.args) > 3 + position else node.keyword(name, default)
+        for position, (name, default) in enumerate(zip(names, defaults, strict=True))
+    ]
+    if general and given[3] is not False:
+        raise ValueError("transposed")
+    rank = weight.dim() - 2
+    stride, dilation = (_pair(given[position], rank, 1) for position in (0, 2))
+    kernel = (1, weight.shape[2]) if rank == 1 else (weight.shape[2], weight.shape[3])
+    if given[1] == "same":
+        total = [dilation[axis] * (kernel[axis] - 1) for axis in (0, 1)]
+        padding = (total[0] // 2, total[0] - total[0] // 2, total[1] // 2, total[1] - total[1] // 2)
+    else:
+        up, left = _pair(0 if given[1] == "valid" else given[1], rank, 0)
+        padding = (up, up, left, left)
+    groups = given[-1]
+    if not isinstance(groups, int):
+        raise ValueError("groups")  # noqa: TRY004
+    return Window(kernel, stride, padding, dilation), groups
+
+
+def _pair(value: Argument, rank: int, neutral: int) -> tuple[int, int]:
+    numbers = value if isinstance(value, tuple) else (value,) * rank
+    if any(type(number) is not int for number in numbers):
+        raise ValueError(str(value))
+    found = [int(number) for number in numbers if isinstance(number, int)]
+    if len(found) == 1:
+        found *= rank
+    return (neutral, found[0]) if rank == 1 else (found[0], found[1])

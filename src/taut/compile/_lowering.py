@@ -1,0 +1,371 @@
+"""From a graph to straight-line code over views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import sympy
+import torch
+
+from taut.codegen import map_recipe
+from taut.compile._anchor import Anchor
+from taut.compile._anchors import is_anchor, make_anchor
+from taut.compile._block import Block, CheckStep, CopyStep, ItemStep, KernelStep, Step
+from taut.compile._calls import lower_control_flow, lower_fallback
+from taut.compile._dims import free_symbols, plain, product
+from taut.compile._fusion import fuse, iteration_sizes
+from taut.compile._kernel_operands import align, broadcast_to_one, memory_order, merge, operand
+from taut.compile._layout_ops import is_layout, number, view_results
+from taut.compile._pointwise import DTYPES, Expressions, Value, expression
+from taut.compile._prebuilt import lower_prebuilt
+from taut.compile._rows import is_reduction, is_row, keeps_dimensions, row_dimensions, row_expression
+from taut.compile._views import Buffer, View, contiguous
+from taut.graph import Argument, Dim, Graph, Node, Ref, ScalarType, TensorType, evaluate
+
+Register = Callable[[Graph, str], int]
+"""Lowers a region as a function of its own; gives its number."""
+
+CONTROL_FLOW = frozenset({"cond", "while_loop"})
+
+
+class Lowering:
+    """Lowers one graph or region.
+
+    Args:
+        graph: what to lower.
+        name: of the function.
+        hint: typical values of the symbols.
+        register: lowers regions.
+        avoided: ids of nodes that run on ATen, because their kernel could not be generated.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        name: str,
+        hint: Mapping[str, int],
+        register: Register,
+        avoided: frozenset[int] = frozenset(),
+    ) -> None:
+        self.graph = graph
+        self.name = name
+        self.hint = hint
+        self.register = register
+        self.values: dict[Ref, View] = {}
+        self.steps: list[Step] = []
+        self.known: set[str] = set()
+        self.entry: frozenset[str] = frozenset()
+        self._constants: dict[int, Buffer] = {}
+        self._derived: dict[tuple[int, str], torch.Tensor] = {}
+        self._label = ""
+        anchors = {node.id for node in graph.nodes if node.id not in avoided and is_anchor(graph, node)}
+        self.anchors = anchors
+        self.fusion = fuse(graph, frozenset(anchors), avoided)
+        self.avoided = avoided
+
+    def run(self) -> Block:
+        """The whole graph as a block."""
+        inputs: list[View | Dim] = []
+        symbols: list[tuple[str, int, int]] = []
+        for position, node in enumerate(self.graph.inputs):
+            kind = self.graph.nodes[node].outputs[0]
+            if isinstance(kind, TensorType):
+                sizes = tuple(plain(size) for size in kind.shape)
+                buffer = Buffer("input", kind.dtype, product(sizes), name=str(self.graph.nodes[node].args[0]))
+                self.values[Ref(node)] = contiguous(buffer, sizes)
+                inputs.append(self.values[Ref(node)])
+                found = [(size, axis) for axis, size in enumerate(sizes)]
+            else:
+                inputs.append(plain(kind.expression) if kind.expression is not None else 0)
+                found = [(inputs[-1], -1)]
+            for size, axis in found:
+                if isinstance(size, sympy.Symbol) and size.name not in self.known:
+                    self.known.add(size.name)
+                    symbols.append((size.name, position, axis))
+        self.entry = frozenset(self.known)
+        members = self.fusion.members
+        ends = {chain[-1]: anchor for anchor, chain in self.fusion.chains.items()}
+        for node in self.graph.nodes:
+            self._label = node.module_path or node.op
+            if node.id in ends:
+                self.anchor(self.graph.nodes[ends[node.id]], self.fusion.chains[ends[node.id]])
+            elif node.id not in members and node.id not in self.fusion.chains:
+                self.node(node)
+        results = tuple(self.result(ref) for ref in self.graph.output_refs)
+        for result in results:
+            if isinstance(result, View) and result.buffer.kind == "arena":
+                result.buffer.kind = "storage"  # it outlives the call
+        return Block(self.name, tuple(inputs), tuple(self.steps), results, tuple(symbols), dict(self.values))
+
+    def node(self, node: Node) -> None:
+        """Lower one node that starts nothing else."""
+        if node.op == "input":
+            return
+        if node.op == "constant":
+            return
+        if node.op == "check":
+            self.check(node)
+        elif node.outputs and all(isinstance(kind, ScalarType) for kind in node.outputs):
+            self.scalar(node)
+        elif node.op in CONTROL_FLOW:
+            lower_control_flow(self, node)
+        elif node.id in self.anchors:
+            self.anchor(node, ())
+        elif node.id in self.fusion.maps:
+            self.map(node, self.fusion.maps[node.id])
+        elif is_layout(node) and node.id not in self.avoided:
+            self.layout(node)
+        elif node.id in self.avoided or not lower_prebuilt(self, node):
+            lower_fallback(self, node)
+
+    # --- values
+
+    def tensor(self, argument: Argument) -> View:
+        """The view of a tensor argument; a constant is one when it is first asked for."""
+        assert isinstance(argument, Ref), argument
+        if argument not in self.values:
+            tensor = self.graph.constant(argument)
+            assert tensor is not None, argument
+            self.values[argument] = self.constant(tensor, str(self.graph.nodes[argument.node].args[1]))
+        return self.values[argument]
+
+    def constant(self, tensor: torch.Tensor, name: str = "") -> View:
+        """A constant of the program."""
+        key = id(tensor)
+        if key not in self._constants:
+            value = tensor.detach().contiguous()
+            self._constants[key] = Buffer("constant", tensor.dtype, tensor.numel(), value, name)
+        return contiguous(self._constants[key], tuple(tensor.shape))
+
+    def result(self, ref: Ref) -> View | Dim:
+        """What is returned for an output."""
+        kind = self.graph.value_type(ref)
+        return self.tensor(ref) if isinstance(kind, TensorType) else number(self.graph, ref)
+
+    def new(self, dtype: torch.dtype, elements: Dim) -> Buffer:
+        """Memory for a value: planned, unless its size is not known at the start."""
+        late = not {symbol.name for symbol in free_symbols(elements)} <= self.entry
+        return Buffer("storage" if late else "arena", dtype, elements, name=self._label)
+
+    def transposed(self, matrix: torch.Tensor) -> torch.Tensor:
+        """A constant matrix transposed; the same tensor for the same matrix."""
+        self.derived(matrix, "transposed", lambda value: value.t().contiguous())
+        return self._derived[id(matrix), "transposed"]
+
+    def unsqueezed(self, weight: torch.Tensor) -> torch.Tensor:
+        """Constant weights (O, C, W) as (O, C, 1, W); the same tensor for the same weights."""
+        self.derived(weight, "unsqueezed", lambda value: value.unsqueeze(2).contiguous())
+        return self._derived[id(weight), "unsqueezed"]
+
+    def derived(self, tensor: torch.Tensor, purpose: str, make: Callable[[torch.Tensor], torch.Tensor]) -> View:
+        """A constant made from one of the model's, e.g. packed; the same for the same purpose."""
+        key = (id(tensor), purpose)
+        if key not in self._derived:
+            self._derived[key] = make(tensor)
+        return self.constant(self._derived[key], purpose)
+
+    def emit(self, step: Step) -> None:
+        """Append a step."""
+        self.steps.append(step)
+
+    @property
+    def label(self) -> str:
+        """Where the node comes from."""
+        return self._label
+
+    def contiguous(self, view: View) -> View:
+        """The view, copied if its elements do not lie in row-major order."""
+        if view.is_contiguous():
+            return view
+        return self.copy(view, range(view.rank))
+
+    def copy(self, view: View, order: object) -> View:
+        """A copy whose memory has the dimensions in that order."""
+        axes = list(order)  # pyright: ignore
+        source = view.permute(axes)
+        target = contiguous(self.new(view.dtype, product(view.sizes)), source.sizes)
+        if view.dtype in DTYPES:
+            self._emit_map([source], target, Expressions([("operand", 0)]), 0)
+        else:
+            self.emit(CopyStep(source, target, self._label))
+        inverse = [axes.index(axis) for axis in range(view.rank)]
+        return target.permute(inverse)
+
+    # --- kinds of nodes
+
+    def check(self, node: Node) -> None:
+        """A run-time assertion."""
+        holds = node.args[0]
+        kind = self.graph.value_type(holds) if isinstance(holds, Ref) else None
+        message = str(node.args[1]) if len(node.args) > 1 else "an assertion of the model"
+        if isinstance(kind, ScalarType) and kind.expression is not None:
+            if kind.expression != sympy.true:
+                self.emit(CheckStep(kind.expression, f"{message} does not hold", self._label))
+        elif isinstance(kind, TensorType):
+            symbol = f"check{node.id}"
+            self.emit(ItemStep(self.tensor(holds), symbol, self._label))
+            self.emit(
+                CheckStep(sympy.Ne(sympy.Symbol(symbol, integer=True, nonnegative=True), 0), message, self._label)
+            )
+
+    def scalar(self, node: Node) -> None:
+        """A size: nothing to do, unless it is read from a tensor."""
+        kind = node.outputs[0]
+        assert isinstance(kind, ScalarType)
+        if node.op.startswith("aten.item"):
+            if isinstance(kind.expression, sympy.Symbol):
+                self.emit(ItemStep(self.tensor(node.args[0]), kind.expression.name, self._label))
+                self.known.add(kind.expression.name)
+            else:
+                raise _unsupported_scalar(node)
+        elif kind.expression is None:
+            raise _unsupported_scalar(node)
+
+    def layout(self, node: Node) -> None:
+        """A view of the argument, of a copy of it where no strides express the result, or of ATen's result."""
+        source = self.tensor(node.args[0])
+        try:
+            found = view_results(self.graph, node, source)
+            if found is None and not source.is_contiguous():
+                found = view_results(self.graph, node, self.contiguous(source))
+        except LookupError:
+            found = None
+        if found is None:
+            lower_fallback(self, node)
+            return
+        for index, view in enumerate(found):
+            self.values[Ref(node.id, index)] = view
+
+    def map(self, root: Node, members: tuple[int, ...]) -> None:
+        """One kernel for a group of element-wise and row operations."""
+        graph = self.graph
+        space = iteration_sizes(graph, root)
+        rows = [graph.nodes[member] for member in members if is_row(graph, graph.nodes[member])]
+        reduced = row_dimensions(graph, rows[0]) if rows else ()
+        made = Expressions()
+        views: list[View] = []
+        numbers: dict[Ref, int] = {}
+        computed: dict[Ref, Value] = {}
+
+        def value(ref: Ref) -> Value:
+            if ref in computed:
+                return computed[ref]
+            node = graph.nodes[ref.node]
+            if ref.node in members:
+                make = row_expression if is_row(graph, node) else expression
+                computed[ref] = make(graph, node, made, value)
+                return computed[ref]
+            if ref not in numbers:
+                numbers[ref] = len(views)
+                views.append(self.tensor(ref).expand(space))
+            return Value(made.add("operand", numbers[ref]), self.tensor(ref).dtype)
+
+        result = value(Ref(root.id))
+        reference = max(views, key=self._moving) if views else None
+        order = list(range(len(space))) if reference is None else memory_order(reference, self.hint, reduced)
+        gone = reduced if is_reduction(root) else ()
+        kept = [axis for axis in order if axis not in gone]
+        buffer = self.new(root.type.dtype, product(space[axis] for axis in kept))
+        # In the order of the space; the result does not move along what is reduced.
+        result_view = contiguous(buffer, [space[axis] for axis in kept]).permute([kept.index(i) for i in sorted(kept)])
+        for axis in gone:
+            result_view = result_view.insert(axis)
+        target = result_view.expand(space)
+        made.cast_last(result, root.type.dtype)
+        sources = [view.permute(order) for view in views]
+        self._emit_map(sources, target.permute(order), made, len(reduced), members)
+        if is_reduction(root) and not keeps_dimensions(root):
+            result_view = result_view.drop(gone)
+        self.values[Ref(root.id)] = result_view
+
+    def _moving(self, view: View) -> int:
+        """Elements of memory that a view covers."""
+        covered = product(size for size, stride in zip(view.sizes, view.strides, strict=True) if stride != 0)
+        return evaluate(covered, self.hint)
+
+    def _emit_map(
+        self, sources: list[View], target: View, made: Expressions, rows: int, nodes: tuple[int, ...] = ()
+    ) -> None:
+        """Emit a map over the target's sizes; the last `rows` dimensions are one row."""
+        merged = merge([*sources, target], rows)
+        if merged is None:  # a row that no single stride walks along
+            merged = merge([*(self._gathered(view) for view in sources), target], rows)
+            assert merged is not None
+        *inputs, output = merged
+        read = [broadcast_to_one(view) for view in inputs]
+        written = broadcast_to_one(output)
+        recipe = map_recipe(tuple(made.entries), [operand(view) for view in read], operand(written))
+        self.emit(KernelStep(recipe, tuple(read), (written,), self._label, nodes))
+
+    def _gathered(self, view: View) -> View:
+        """A copy in row-major order of what moves; dimensions that do not move stay so."""
+        moving = [axis for axis in range(view.rank) if view.strides[axis] != 0]
+        copied = self.copy(view.permute(moving), range(len(moving)))
+        strides = dict(zip(moving, copied.strides, strict=True))
+        return copied.with_dimensions(view.sizes, [strides.get(axis, 0) for axis in range(view.rank)])
+
+    def anchor(self, node: Node, chain: tuple[int, ...]) -> None:
+        """A kernel with its epilogue; what does not fit into it is lowered on its own."""
+        self._label = node.module_path or node.op
+        anchor = make_anchor(self, node)
+        virtual = Buffer("arena", node.type.dtype, product(anchor.sizes))
+        current = anchor.view(virtual)
+        made = Expressions()
+        extras: list[View] = [*anchor.extras]
+        entry = anchor.start(made)
+        last, rest = node, ()
+        for position, member in enumerate(chain):
+            step = self.graph.nodes[member]
+            following = self._epilogue(step, last, current, anchor, made, extras, entry)
+            if following is None:
+                rest = chain[position:]
+                break
+            current, entry = following
+            last = step
+        buffer = self.new(last.type.dtype, product(anchor.sizes))
+        target = contiguous(buffer, anchor.sizes)
+        made.cast_last(Value(entry, last.type.dtype), last.type.dtype)
+        read = [broadcast_to_one(view) for view in extras]
+        recipe = anchor.recipe([operand(view) for view in read], operand(target), tuple(made.entries))
+        nodes = (node.id, *(member for member in chain if member not in rest))
+        self.emit(KernelStep(recipe, (*anchor.inputs, *read), (target,), self._label, nodes))
+        self.values[Ref(last.id)] = View(buffer, current.sizes, current.strides, current.offset)
+        for member in rest:
+            step = self.graph.nodes[member]
+            if is_layout(step):
+                self.layout(step)
+            else:
+                self.map(step, (member,))
+
+    def _epilogue(
+        self, step: Node, last: Node, current: View, anchor: Anchor, made: Expressions, extras: list[View], entry: int
+    ) -> tuple[View, int] | None:
+        """The view and entry after one more node of the chain, or None if it does not fit."""
+        if is_layout(step):
+            found = view_results(self.graph, step, current)
+            return None if found is None else (found[0], entry)
+        aligned: dict[Ref, View] = {}
+        for ref in step.inputs:
+            if ref.node != last.id:
+                view = align(self.tensor(ref).expand(current.sizes), current, anchor.sizes, self.hint)
+                if view is None:
+                    return None
+                aligned[ref] = view
+
+        def value(ref: Ref) -> Value:
+            if ref.node == last.id:
+                return Value(entry, last.type.dtype)
+            extras.append(aligned[ref])
+            return Value(made.add("operand", len(anchor.inputs) + len(extras) - 1), aligned[ref].dtype)
+
+        return current, expression(self.graph, step, made, value).entry
+
+
+def _unsupported_scalar(node: Node) -> Exception:
+    from taut.errors import GraphError
+
+    return GraphError(
+        f"the model reads a number from a tensor at {node.source or node.module_path or node.op}",
+        expected="an integer used as a size or an index",
+        fix="keep the number in a tensor of no dimensions",
+    )

@@ -1,0 +1,117 @@
+"""The memory plan of a function: which arena buffers share memory, and where each lies.
+
+Buffers that are never live together share a region. A region is as large as the largest of its buffers, for whatever
+values the symbols take; regions lie behind each other, 64-byte aligned.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import sympy
+
+from taut.compile._block import Block, CallStep, buffers_of
+from taut.compile._dims import plain
+from taut.compile._views import Buffer, View
+from taut.graph import Dim, evaluate
+
+ALIGNMENT = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryPlan:
+    """Where arena buffers lie.
+
+    Attributes:
+        offsets: bytes from the start of the arena, by buffer.
+        total: bytes of the arena.
+        regions: for each region its buffers.
+        live: first and last step of each buffer.
+    """
+
+    offsets: Mapping[Buffer, Dim]
+    total: Dim
+    regions: tuple[tuple[Buffer, ...], ...]
+    live: Mapping[Buffer, tuple[int, int]]
+
+    def lower_bound(self, sizes: Mapping[str, int]) -> int:
+        """The largest number of bytes that are live at one step: no plan without moves can do with less."""
+        last = max((end for _, end in self.live.values()), default=-1)
+        return max(
+            (
+                sum(evaluate(buffer_bytes(buffer), sizes) for buffer, (a, b) in self.live.items() if a <= step <= b)
+                for step in range(last + 1)
+            ),
+            default=0,
+        )
+
+
+def buffer_bytes(buffer: Buffer) -> Dim:
+    """Bytes that a buffer takes in the arena."""
+    return aligned(plain(buffer.elements * buffer.dtype.itemsize))
+
+
+def aligned(size: Dim) -> Dim:
+    """The size rounded up to the alignment."""
+    if isinstance(size, int):
+        return -(-size // ALIGNMENT) * ALIGNMENT
+    factor, _ = size.as_content_primitive()
+    if factor.is_Integer and int(factor) % ALIGNMENT == 0:
+        return size
+    return plain(sympy.ceiling(size / ALIGNMENT) * ALIGNMENT)
+
+
+def plan_memory(block: Block, hint: Mapping[str, int]) -> MemoryPlan:
+    """Assign arena buffers to regions: largest first, each to the region where it wastes least.
+
+    Args:
+        block: the code.
+        hint: typical values of the symbols, by which sizes are compared; the plan is right for all values.
+    """
+    live = liveness(block)
+    weights = {buffer: evaluate(buffer_bytes(buffer), hint) for buffer in live}
+    regions: list[list[Buffer]] = []
+    for buffer in sorted(live, key=lambda item: (-weights[item], live[item])):
+        free = [region for region in regions if all(_apart(live[buffer], live[other]) for other in region)]
+        if free:
+            # Regions grow by descending size, so any fits; the smallest wastes least.
+            min(free, key=lambda region: weights[region[0]]).append(buffer)
+        else:
+            regions.append([buffer])
+    offsets: dict[Buffer, Dim] = {}
+    total: Dim = 0
+    for region in regions:
+        for buffer in region:
+            offsets[buffer] = total
+        total = plain(total + _largest([buffer_bytes(buffer) for buffer in region]))
+    return MemoryPlan(offsets, total, tuple(map(tuple, regions)), live)
+
+
+def liveness(block: Block) -> dict[Buffer, tuple[int, int]]:
+    """The first and the last step that touch each arena buffer."""
+    first: dict[Buffer, int] = {}
+    last: dict[Buffer, int] = {}
+    for position, step in enumerate(block.steps):
+        for buffer in [buffer for group in buffers_of(step) for buffer in group]:
+            first.setdefault(buffer, position)
+            last[buffer] = position
+    for result in block.results:
+        if isinstance(result, View):
+            last[result.buffer] = len(block.steps)
+    for step in reversed(block.steps):
+        if isinstance(step, CallStep):  # a result may be an argument handed through
+            read, written = buffers_of(step)
+            end = max((last[buffer] for buffer in written), default=-1)
+            for buffer in read:
+                last[buffer] = max(last[buffer], end)
+    return {buffer: (first[buffer], last[buffer]) for buffer in first if buffer.kind == "arena"}
+
+
+def _apart(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    return a[1] < b[0] or b[1] < a[0]
+
+
+def _largest(sizes: Sequence[Dim]) -> Dim:
+    distinct = list(dict.fromkeys(sizes))
+    return distinct[0] if len(distinct) == 1 else plain(sympy.Max(*distinct))

@@ -1,0 +1,159 @@
+"""Nodes that kernels of the machine, copies or constants do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import sympy
+import torch
+
+from taut.compile._attention import lower_attention
+from taut.compile._block import CopyStep, ItemStep, KernelStep
+from taut.compile._constants import scalar_constant
+from taut.compile._dims import free_symbols, plain, product
+from taut.compile._layout_ops import number
+from taut.compile._pools import lower_pool
+from taut.compile._views import View, contiguous
+from taut.graph import Node, Ref, ScalarType, evaluate
+
+if TYPE_CHECKING:
+    from taut.compile._lowering import Lowering
+
+
+_LONGEST_RANGE = 1 << 20
+
+
+def lower_prebuilt(lowering: Lowering, node: Node) -> bool:
+    """Lower the node if it is one of those; returns whether it was."""
+    handler = _HANDLERS.get(node.op.split(".")[1]) if node.op.startswith("aten.") else None
+    if handler is None or any(isinstance(kind, ScalarType) for kind in node.outputs):
+        return False
+    try:
+        found = handler(lowering, node)
+    except LookupError:  # a number that is not known before
+        return False
+    if found is not None:
+        lowering.values[Ref(node.id)] = found
+    return found is not None
+
+
+def _embedding(lowering: Lowering, node: Node) -> View | None:
+    table, indices = lowering.tensor(node.args[0]), lowering.tensor(node.args[1])
+    if table.dtype != torch.float32 or indices.dtype not in (torch.int64, torch.int32) or table.rank != 2:
+        return None
+    indices = lowering.contiguous(indices)
+    flat = indices.reshape((product(indices.sizes),))
+    assert flat is not None
+    buffer = lowering.new(table.dtype, plain(flat.sizes[0] * table.sizes[1]))
+    rows = contiguous(buffer, (flat.sizes[0], table.sizes[1]))
+    lowering.emit(KernelStep("embedding", (lowering.contiguous(table), flat), (rows,), lowering.label))
+    return contiguous(buffer, (*indices.sizes, table.sizes[1]))
+
+
+def _filled(lowering: Lowering, node: Node) -> View | None:
+    """A tensor of one value: a constant of one element that does not move."""
+    name = node.op.split(".")[1].removeprefix("new_").removesuffix("_like")
+    values = {"zeros": 0, "ones": 1, "scalar_tensor": node.args[0] if node.args else None}
+    position = 2 if node.op.split(".")[1] == "new_full" else 1
+    value = values.get(name, node.args[position] if len(node.args) > position else node.keyword("fill_value"))
+    found = scalar_constant(lowering.graph, value)
+    if found is None:
+        return None
+    one = lowering.constant(torch.tensor(found, dtype=node.type.dtype))
+    return one.expand(tuple(plain(size) for size in node.type.shape))
+
+
+def _arange(lowering: Lowering, node: Node) -> View | None:
+    """A slice of a constant where the length is fixed."""
+    size = plain(node.type.shape[0])
+    arguments = [scalar_constant(lowering.graph, item) for item in node.args]
+    if isinstance(size, int) and all(item is not None for item in arguments):
+        overload = getattr(torch.ops.aten.arange, node.op.split(".")[2])
+        return lowering.constant(overload(*arguments, dtype=node.type.dtype, device="cpu"))
+    limits = [number(lowering.graph, item) for item in node.args]
+    start, step = (0, 1) if len(limits) == 1 else (limits[0], limits[2] if len(limits) > 2 else 1)
+    uppers = {name: limits.upper for name, limits in lowering.graph.symbols.items() if limits.upper is not None}
+    if (start, step) != (0, 1) or not {str(symbol) for symbol in free_symbols(size)} <= uppers.keys():
+        return None
+    highest = evaluate(size, uppers)
+    if highest > _LONGEST_RANGE:
+        return None
+    return lowering.constant(torch.arange(highest, dtype=node.type.dtype)).narrow(0, 0, size)
+
+
+def _concatenate(lowering: Lowering, node: Node) -> View | None:
+    parts = node.args[0]
+    if not isinstance(parts, tuple):
+        return None
+    axis = node.args[1] if len(node.args) > 1 else node.keyword("dim", 0)
+    stacked = node.op.startswith("aten.stack")
+    views = [lowering.tensor(part) for part in parts]
+    rank = len(node.type.shape)
+    assert isinstance(axis, int)
+    axis %= rank
+    if stacked:
+        views = [view.insert(axis) for view in views]
+    if any(view.dtype != node.type.dtype or view.rank != rank for view in views):
+        return None
+    sizes = tuple(plain(size) for size in node.type.shape)
+    whole = contiguous(lowering.new(node.type.dtype, product(sizes)), sizes)
+    start = 0
+    for view in views:
+        target = whole.narrow(axis, start, view.sizes[axis])
+        lowering.emit(CopyStep(view, target, lowering.label))
+        start = plain(start + view.sizes[axis])
+    return whole
+
+
+def _nonzero(lowering: Lowering, node: Node) -> View | None:
+    """Room for every element; the count tells how much of it is used."""
+    source = lowering.contiguous(lowering.tensor(node.args[0]))
+    size = node.type.shape[0]
+    if source.dtype != torch.bool or not isinstance(size, sympy.Symbol):
+        return None
+    most = product(source.sizes)
+    whole = contiguous(lowering.new(torch.int64, plain(most * source.rank)), (most, source.rank))
+    count = contiguous(lowering.new(torch.int64, 1), (1,))
+    lowering.emit(KernelStep("nonzero", (source,), (whole, count), lowering.label))
+    if size.name not in lowering.known:
+        lowering.known.add(size.name)
+        lowering.emit(ItemStep(count, size.name, lowering.label))
+    return whole.narrow(0, 0, size)
+
+
+def _pad(lowering: Lowering, node: Node) -> View | None:
+    """A filled tensor with the argument copied into its middle."""
+    source, widths = lowering.tensor(node.args[0]), node.args[1]
+    value = scalar_constant(lowering.graph, node.args[2] if len(node.args) > 2 else node.keyword("value", 0))
+    if not isinstance(widths, tuple) or value is None:
+        return None
+    numbers = [number(lowering.graph, width) for width in widths]
+    if any(not isinstance(width, int) or width < 0 for width in numbers):
+        return None
+    sizes = tuple(plain(size) for size in node.type.shape)
+    whole = contiguous(lowering.new(source.dtype, product(sizes)), sizes)
+    fill = lowering.constant(torch.tensor(value, dtype=source.dtype)).expand(sizes)
+    lowering.emit(CopyStep(fill, whole, lowering.label))
+    middle = whole
+    for position in range(len(numbers) // 2):
+        axis = source.rank - 1 - position
+        middle = middle.narrow(axis, numbers[2 * position], source.sizes[axis])
+    lowering.emit(CopyStep(source, middle, lowering.label))
+    return whole
+
+
+_HANDLERS: dict[str, Callable[[Lowering, Node], View | None]] = {
+    "embedding": _embedding,
+    "arange": _arange,
+    "cat": _concatenate,
+    "stack": _concatenate,
+    "nonzero": _nonzero,
+    "scaled_dot_product_attention": lower_attention,
+    "max_pool2d": lower_pool,
+    "avg_pool2d": lower_pool,
+    "adaptive_avg_pool2d": lower_pool,
+    "constant_pad_nd": _pad,
+    **dict.fromkeys(("zeros", "ones", "full", "scalar_tensor"), _filled),
+    **dict.fromkeys(("new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like"), _filled),
+}

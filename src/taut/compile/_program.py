@@ -1,0 +1,139 @@
+"""From a graph to a program: every function lowered, planned and emitted."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import sympy
+
+from taut.codegen import Recipe
+from taut.compile._block import Block, KernelStep
+from taut.compile._checks import entry_checks
+from taut.compile._emit import Emitter, Tables
+from taut.compile._lowering import Lowering
+from taut.compile._memory import MemoryPlan, plan_memory
+from taut.compile._views import View
+from taut.graph import Graph, Ref, Tree
+from taut.runtime import Parameter, Program
+
+_TYPICAL = 48
+"""What a symbol without bounds is taken for when sizes are compared."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Lowered:
+    """A program with what it was made from.
+
+    Attributes:
+        program: what the machine runs.
+        blocks: the code of each function before registers and memory were chosen.
+        plans: the memory of each function.
+        hint: the values of the symbols by which sizes were compared.
+        avoided: nodes that run on ATen because their kernels could not be generated.
+    """
+
+    program: Program
+    blocks: tuple[Block, ...]
+    plans: tuple[MemoryPlan, ...]
+    hint: Mapping[str, int]
+    avoided: frozenset[tuple[str, int]] = frozenset()
+
+    def recipes(self) -> dict[str, Recipe]:
+        """The kernels to generate, by key."""
+        found = [kernel.recipe for kernel in self.program.kernels if kernel.recipe is not None]
+        return {recipe.key: recipe for recipe in found}
+
+    def label_of(self, key: str) -> str:
+        """Where the kernel with this key comes from in the model."""
+        return next(
+            f"{step.label} ({step.kernel.template})"
+            for block in self.blocks
+            for step in block.steps
+            if isinstance(step, KernelStep) and isinstance(step.kernel, Recipe) and step.kernel.key == key
+        )
+
+    def nodes_of(self, keys: frozenset[str]) -> frozenset[tuple[str, int]]:
+        """The nodes, with their functions, whose kernels have these keys."""
+        return frozenset(
+            (block.name, node)
+            for block in self.blocks
+            for step in block.steps
+            if isinstance(step, KernelStep) and isinstance(step.kernel, Recipe) and step.kernel.key in keys
+            for node in step.nodes
+        )
+
+
+def lower(graph: Graph, avoided: frozenset[tuple[str, int]] = frozenset()) -> Lowered:
+    """Lower a graph.
+
+    Args:
+        graph: a captured model.
+        avoided: nodes that run on ATen, with the names of their functions.
+
+    Raises:
+        GraphError: the graph needs what a program cannot express.
+    """
+    hint = typical_sizes(graph)
+    blocks: list[Block | None] = []
+
+    def register(region: Graph, name: str) -> int:
+        number = len(blocks)
+        blocks.append(None)
+        here = frozenset(node for function, node in avoided if function == name)
+        blocks[number] = Lowering(region, name, hint, register, here).run()
+        return number
+
+    register(graph, "main")
+    finished = [block for block in blocks if block is not None]
+    plans = [plan_memory(block, hint) for block in finished]
+    tables = Tables()
+    functions = []
+    for number, (block, plan) in enumerate(zip(finished, plans, strict=True)):
+        emitter = Emitter(block, plan, tables)
+        if number == 0:
+            emitter.entry(*entry_checks(block, graph))
+        functions.append(emitter.function())
+    main = finished[0]
+    parameters = tuple(
+        Parameter(item.buffer.name, "tensor", item.dtype, tuple(_shown(size) for size in item.sizes))
+        if isinstance(item, View)
+        else Parameter(f"number {position}", "int")
+        for position, item in enumerate(main.inputs)
+    )
+    program = Program(
+        tuple(functions),
+        parameters,
+        _numbered(graph.outputs, iter(range(len(main.results)))),
+        tuple(tables.constants),
+        tuple(tables.kernels),
+        tuple(tables.fallbacks),
+        tuple(tables.messages),
+    )
+    return Lowered(program, tuple(finished), tuple(plans), hint, avoided)
+
+
+def typical_sizes(graph: Graph) -> dict[str, int]:
+    """A value for each symbol within its range, no two alike where that can be."""
+    found: dict[str, int] = {}
+    for number, (name, limits) in enumerate(graph.symbols.items()):
+        upper = 2**20 if limits.upper is None else limits.upper
+        found[name] = max(limits.lower, min(upper, _TYPICAL + 2 * number + 1))
+    return found
+
+
+def _shown(size: int | sympy.Expr) -> int | str:
+    return size if isinstance(size, int) else str(size)
+
+
+def _numbered(tree: Tree, numbers: object) -> Tree:
+    """The structure with each leaf replaced by its position."""
+    if isinstance(tree, Ref):
+        return Ref(next(numbers))  # pyright: ignore
+    if isinstance(tree, tuple):
+        return tuple(_numbered(item, numbers) for item in tree)
+    if isinstance(tree, list):
+        return [_numbered(item, numbers) for item in tree]
+    if isinstance(tree, Mapping):
+        return {key: _numbered(item, numbers) for key, item in tree.items()}
+    return tree

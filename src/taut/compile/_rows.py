@@ -1,0 +1,116 @@
+"""Operators that reduce or normalise along dimensions, as expressions with row reductions."""
+
+from __future__ import annotations
+
+import torch
+
+from taut.compile._pointwise import Expressions, Operand, Unsupported, Value
+from taut.graph import Argument, Graph, Node, Ref, TensorType
+
+_REDUCTIONS = {"sum": "row_sum", "mean": "row_sum", "amax": "row_max", "amin": "row_min"}
+_SOFTMAX = frozenset({"softmax", "_softmax", "log_softmax", "_log_softmax"})
+_NORMS = frozenset({"layer_norm", "rms_norm"})
+
+
+def is_row(graph: Graph, node: Node) -> bool:
+    """Whether `row_expression` knows the node."""
+    if not node.op.startswith("aten.") or node.op.split(".")[1] not in _REDUCTIONS.keys() | _SOFTMAX | _NORMS:
+        return False
+    kinds = [graph.value_type(ref) for ref in node.inputs]
+    if len(node.outputs) != 1 or any(not isinstance(kind, TensorType) or kind.dtype != torch.float32 for kind in kinds):
+        return False
+    if node.type.dtype != torch.float32 or not row_dimensions(graph, node):
+        return False
+    try:
+        row_expression(graph, node, Expressions(), lambda _: Value(0, torch.float32))
+    except Unsupported:
+        return False
+    return True
+
+
+def row_dimensions(graph: Graph, node: Node) -> tuple[int, ...]:
+    """The dimensions of the argument along which the node reduces, ascending."""
+    kind = graph.value_type(node.inputs[0])
+    rank = len(kind.shape) if isinstance(kind, TensorType) else 0
+    name = node.op.split(".")[1]
+    if name in _NORMS:
+        shape = node.args[1]
+        return tuple(range(rank - len(shape), rank)) if isinstance(shape, tuple) else ()
+    chosen = _argument(node, 1, "dim", None)
+    if chosen is None or chosen == ():
+        return tuple(range(rank))
+    axes = chosen if isinstance(chosen, tuple) else (chosen,)
+    return tuple(sorted(axis % rank for axis in axes if isinstance(axis, int)))
+
+
+def row_expression(graph: Graph, node: Node, made: Expressions, operand: Operand) -> Value:
+    """Append the node's computation.
+
+    Raises:
+        Unsupported: if it is no expression.
+    """
+    name = node.op.split(".")[1]
+    first = node.args[0]
+    if not isinstance(first, Ref):
+        raise Unsupported(node.op)
+    x = operand(first).entry
+    if name in _SOFTMAX:
+        return Value(_softmax(name, made, x), torch.float32)
+    if name in _NORMS:
+        return Value(_norm(name, node, made, x, operand), torch.float32)
+    if node.keyword("dtype") not in (None, torch.float32):
+        raise Unsupported(node.op)
+    reduced = made.add(_REDUCTIONS[name], x)
+    if name == "mean":
+        reduced = made.add("div", reduced, _count(made))
+    return Value(reduced, torch.float32)
+
+
+def keeps_dimensions(node: Node) -> bool:
+    """Whether a reduction's result has size 1 where it reduced."""
+    return _argument(node, 2, "keepdim", False) is True
+
+
+def is_reduction(node: Node) -> bool:
+    """Whether the result has one element for each row."""
+    return node.op.startswith("aten.") and node.op.split(".")[1] in _REDUCTIONS
+
+
+def _softmax(name: str, made: Expressions, x: int) -> int:
+    shifted = made.add("sub", x, made.add("row_max", x))
+    exponential = made.add("exp", shifted)
+    total = made.add("row_sum", exponential)
+    if "log" in name:
+        return made.add("sub", shifted, made.add("log", total))
+    return made.add("mul", exponential, made.add("reciprocal", total))
+
+
+def _norm(name: str, node: Node, made: Expressions, x: int, operand: Operand) -> int:
+    count = _count(made)
+    if name == "layer_norm":
+        weight, bias = _argument(node, 2, "weight", None), _argument(node, 3, "bias", None)
+        epsilon = _argument(node, 4, "eps", 1e-5)
+        x = made.add("sub", x, made.add("div", made.add("row_sum", x), count))
+    else:
+        weight, bias = _argument(node, 2, "weight", None), None
+        epsilon = _argument(node, 3, "eps", None)
+        epsilon = torch.finfo(torch.float32).eps if epsilon is None else epsilon
+    if not isinstance(epsilon, (int, float)):
+        raise Unsupported(node.op)
+    variance = made.add("div", made.add("row_sum", made.add("mul", x, x)), count)
+    scale = made.add("rsqrt", made.add("add", variance, made.add("constant", float(epsilon))))
+    x = made.add("mul", x, scale)
+    if isinstance(weight, Ref):
+        x = made.add("mul", x, operand(weight).entry)
+    if isinstance(bias, Ref):
+        x = made.add("add", x, operand(bias).entry)
+    return x
+
+
+def _count(made: Expressions) -> int:
+    """The number of elements of a row."""
+    return made.add("row_sum", made.add("constant", 1.0))
+
+
+def _argument(node: Node, position: int, name: str, default: Argument) -> Argument:
+    return node.args[position] if position < len(node.args) else node.keyword(name, default)
