@@ -14,6 +14,7 @@ TautError                   anything taut raises on purpose            exit 1
 │   ├── EmptyChangeError    a pass changed nothing
 │   └── QualityError        its result loses more than allowed
 ├── KernelError             a native kernel refused its arguments      exit 4
+├── BuildError              kernels could not be generated or linked   exit 4
 ├── ArtefactError           an artefact cannot be read                 exit 5
 │   ├── TamperedError       its content does not match its manifest
 │   ├── TruncatedError      a file is missing or cut short
@@ -143,6 +144,12 @@ class QualityError(TransformError):
 
 class KernelError(TautError, ValueError):
     """A native kernel refused its arguments."""
+
+    exit_code = 4
+
+
+class BuildError(TautError):
+    """Kernels could not be generated or linked on this host."""
 
     exit_code = 4
 

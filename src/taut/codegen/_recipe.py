@@ -66,6 +66,17 @@ class Recipe:
             "expression": [list(entry) for entry in self.expression],
         }
 
+    @classmethod
+    def from_dict(cls, text: Mapping[str, Any]) -> Recipe:
+        """The recipe that `to_dict` wrote."""
+        return cls(
+            text["template"],
+            tuple(Operand(dtype, tuple(shape), dense) for dtype, shape, dense in text["operands"]),
+            text["outputs"],
+            text["parameters"],
+            tuple(tuple(entry) for entry in text["expression"]),
+        )
+
     @property
     def key(self) -> str:
         """A hash of the content (32 hex digits), stable across processes."""
