@@ -87,7 +87,9 @@ class Kernel:
         operands = self._recipe.operands
         if len(arrays) != len(operands):
             raise ArgumentError("arrays", len(arrays), expected=f"{len(operands)} arrays")
-        return Bound(self._function, self._message, [_buffer(*pair) for pair in zip(arrays, operands, strict=True)], arrays)
+        return Bound(
+            self._function, self._message, [_buffer(*pair) for pair in zip(arrays, operands, strict=True)], arrays
+        )
 
 
 class Bound:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -55,7 +54,7 @@ def _any_product(lowering: Lowering, node: Node) -> Anchor:
 
 
 def _is_product(graph: Graph, node: Node) -> bool:
-    """x (..., K) @ w (K, N) with a constant w."""
+    """X (..., K) @ w (K, N) with a constant w."""
     weight = graph.constant(node.args[1])
     kind = graph.value_type(node.inputs[0])
     return weight is not None and weight.dim() == 2 and isinstance(kind, TensorType) and len(kind.shape) >= 2
@@ -78,7 +77,7 @@ def _addition_of_product(lowering: Lowering, node: Node) -> Anchor:
 
 
 def linear_anchor(lowering: Lowering, x: View, weight: torch.Tensor, bias: Argument) -> Anchor:
-    """x (..., K) times a constant weight (N, K).
+    """X (..., K) times a constant weight (N, K).
 
     Rows are taken in the order of memory, whatever their logical order, and the result has the same order.
     """
@@ -110,7 +109,7 @@ def _is_batched_product(graph: Graph, node: Node) -> bool:
 
 
 def _batched_product(lowering: Lowering, node: Node) -> Anchor:
-    """a (..., M, K) @ b (..., K, N), leading dimensions broadcast."""
+    """A (..., M, K) @ b (..., K, N), leading dimensions broadcast."""
     sizes = tuple(plain(size) for size in node.type.shape)
     batch = sizes[:-2]
     total = product(batch)
@@ -140,7 +139,7 @@ def contiguous_copy(lowering: Lowering, view: View, sizes: Sequence[Dim]) -> Vie
 
 
 def _rows(x: View, order: Sequence[int]) -> View | None:
-    """x as a matrix with dense rows, the dimensions in that order; None where strides do not express it."""
+    """X as a matrix with dense rows, the dimensions in that order; None where strides do not express it."""
     if not same(x.strides[-1], 1) and not same(x.sizes[-1], 1):
         return None
     return x.permute(order).reshape((product(x.sizes[:-1]), x.sizes[-1]))

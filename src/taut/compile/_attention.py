@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def lower_attention(lowering: Lowering, node: Node) -> View | None:
-    """q (B, H, T, D), k and v (B, H, S, D): the result lies in memory as (B, T, H, D), as the next layer reads it."""
+    """Q (B, H, T, D), k and v (B, H, S, D): the result lies in memory as (B, T, H, D), as the next layer reads it."""
     graph = lowering.graph
     given = dict(zip(("q", "k", "v", "attn_mask", "dropout_p", "is_causal", "scale"), node.args, strict=False))
     given |= dict(node.kwargs)
@@ -67,5 +67,3 @@ def _four(view: View) -> View:
 
 def _dense(lowering: Lowering, view: View) -> View:
     return view if same(view.strides[-1], 1) else lowering.copy(view, range(view.rank))
-
-

@@ -7,7 +7,7 @@ import dataclasses
 import sympy
 
 from taut.compile._block import Block
-from taut.compile._dims import free_symbols, plain
+from taut.compile._dims import plain
 from taut.compile._views import View
 from taut.graph import Graph, SymbolRange
 

@@ -37,7 +37,7 @@ def is_convolution(graph: Graph, node: Node) -> bool:
 
 
 def convolution_anchor(lowering: Lowering, node: Node) -> Anchor:
-    """x (N, C, H, W) or (N, C, W): the result lies in memory as (N, H, W, C)."""
+    """X (N, C, H, W) or (N, C, W): the result lies in memory as (N, H, W, C)."""
     weight = lowering.graph.constant(node.args[1])
     bias = node.args[2] if len(node.args) > 2 else None
     assert weight is not None
@@ -102,11 +102,15 @@ def _window(node: Node, weight: torch.Tensor) -> tuple[Window, int]:
     """
     general = node.op == "aten.convolution.default"
     defaults: tuple[Argument, ...] = (1, 0, 1, False, 0, 1) if general else (1, 0, 1, 1)
-    names = ("stride", "padding", "dilation", "transposed", "output_padding", "groups") if general else (
-        "stride",
-        "padding",
-        "dilation",
-        "groups",
+    names = (
+        ("stride", "padding", "dilation", "transposed", "output_padding", "groups")
+        if general
+        else (
+            "stride",
+            "padding",
+            "dilation",
+            "groups",
+        )
     )
     given = [
         node.args[3 + position] if len(node.args) > 3 + position else node.keyword(name, default)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import sympy
@@ -36,15 +37,17 @@ class Tables:
         self.kernels: list[Kernel] = []
         self.fallbacks: list[Graph] = []
         self.messages: list[str] = []
-        self._constants: dict[int, int] = {}
+        self._constants: dict[tuple[int, tuple[int, ...]], int] = {}
         self._kernels: dict[object, int] = {}
 
-    def constant(self, tensor: torch.Tensor) -> int:
-        """The number of a constant."""
-        if id(tensor) not in self._constants:
-            self._constants[id(tensor)] = len(self.constants)
-            self.constants.append(tensor)
-        return self._constants[id(tensor)]
+    def constant(self, tensor: torch.Tensor, sizes: tuple[int, ...] | None = None) -> int:
+        """The number of a constant, seen with these sizes."""
+        sizes = tuple(tensor.shape) if sizes is None else sizes
+        key = (id(tensor), sizes)
+        if key not in self._constants:
+            self._constants[key] = len(self.constants)
+            self.constants.append(tensor.reshape(sizes))
+        return self._constants[key]
 
     def kernel(self, step: KernelStep) -> int:
         """The number of the kernel that a step calls."""
@@ -232,6 +235,11 @@ class Emitter:
         if key in self._views:
             return self._views[key]
         buffer = view.buffer
+        if buffer.constant is not None and (shaped := _shaped(view, buffer.constant)) is not None:
+            register = self.new_register()
+            self.add(Opcode.CONSTANT, register, self.tables.constant(buffer.constant, shaped))
+            self._views[key] = register
+            return register
         if buffer not in self._whole:
             if buffer.kind == "constant":
                 assert buffer.constant is not None
@@ -302,6 +310,13 @@ class Emitter:
 
 def _key(view: View) -> tuple:
     return (view.buffer, view.sizes, view.strides, view.offset)
+
+
+def _shaped(view: View, tensor: torch.Tensor) -> tuple[int, ...] | None:
+    """The sizes of a view that shows all of a constant in its order, else None."""
+    sizes = tuple(size for size in view.sizes if isinstance(size, int))
+    whole = len(sizes) == view.rank and math.prod(sizes) == tensor.numel() and view.offset == 0
+    return sizes if whole and view.is_contiguous() else None
 
 
 def _is_whole(view: View) -> bool:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import sympy
 
 from taut.compile._dims import plain, same
+from taut.compile._grouped import Grouped
 from taut.compile._views import View
 from taut.graph import Argument, Dim, Graph, Node, Ref, ScalarType, TensorType
-
-Number = Callable[[Argument], Dim]
 
 _ALIASES = frozenset({"clone", "contiguous", "detach", "alias"})
 _RESHAPES = frozenset({"reshape", "view", "_unsafe_view", "flatten", "unflatten"})
@@ -40,16 +37,8 @@ def view_results(graph: Graph, node: Node, source: View) -> list[View] | None:
         return None if found is None else [found]
     if name == "expand":
         return [source.expand(sizes[0])]
-    if name == "permute":
-        order = node.args[1]
-        assert isinstance(order, tuple)
-        return [source.permute([_axis(item, source.rank) for item in order])]
-    if name in ("transpose", "t"):
-        order = list(range(source.rank))
-        if source.rank >= 2:
-            a, b = (0, 1) if name == "t" else (_axis(node.args[1], source.rank), _axis(node.args[2], source.rank))
-            order[a], order[b] = order[b], order[a]
-        return [source.permute(order)]
+    if name in ("permute", "transpose", "t"):
+        return [source.permute(_order(node, source.rank))]
     if name == "unsqueeze":
         return [source.insert(_axis(node.args[1], source.rank + 1))]
     if name == "squeeze":
@@ -73,6 +62,40 @@ def view_results(graph: Graph, node: Node, source: View) -> list[View] | None:
     if name in ("slice", "narrow"):
         return _sliced(graph, node, source, sizes[0])
     return None
+
+
+def is_reshape(node: Node) -> bool:
+    """Whether the node gives its argument other sizes, keeping the order of the elements."""
+    return node.op.split(".")[1] in _RESHAPES
+
+
+def regroup(node: Node, source: Grouped) -> View | Grouped | None:
+    """The node's result from a reshape that was put off, or None where that has to be done first."""
+    name = node.op.split(".")[1]
+    rank = len(source.groups)
+    if name in _ALIASES:
+        return source
+    if name in _RESHAPES:
+        return source.reshape([plain(size) for size in node.type.shape])
+    if name in ("permute", "transpose"):
+        return source.permute(_order(node, rank))
+    if name == "unsqueeze":
+        return source.insert(_axis(node.args[1], rank + 1))
+    return None
+
+
+def _order(node: Node, rank: int) -> list[int]:
+    """The dimensions of the argument in the order of the result."""
+    name = node.op.split(".")[1]
+    if name == "permute":
+        order = node.args[1]
+        assert isinstance(order, tuple)
+        return [_axis(item, rank) for item in order]
+    order = list(range(rank))
+    if rank >= 2:
+        a, b = (0, 1) if name == "t" else (_axis(node.args[1], rank), _axis(node.args[2], rank))
+        order[a], order[b] = order[b], order[a]
+    return order
 
 
 def number(graph: Graph, argument: Argument) -> Dim:

@@ -14,8 +14,9 @@ from taut.compile._block import Block, CheckStep, CopyStep, ItemStep, KernelStep
 from taut.compile._calls import lower_control_flow, lower_fallback
 from taut.compile._dims import free_symbols, plain, product
 from taut.compile._fusion import fuse, iteration_sizes
+from taut.compile._grouped import Grouped, group
 from taut.compile._kernel_operands import align, broadcast_to_one, memory_order, merge, operand
-from taut.compile._layout_ops import is_layout, number, view_results
+from taut.compile._layout_ops import is_layout, is_reshape, number, regroup, view_results
 from taut.compile._pointwise import DTYPES, Expressions, Value, expression
 from taut.compile._prebuilt import lower_prebuilt
 from taut.compile._rows import is_reduction, is_row, keeps_dimensions, row_dimensions, row_expression
@@ -52,6 +53,7 @@ class Lowering:
         self.hint = hint
         self.register = register
         self.values: dict[Ref, View] = {}
+        self.late: dict[Ref, Grouped] = {}
         self.steps: list[Step] = []
         self.known: set[str] = set()
         self.entry: frozenset[str] = frozenset()
@@ -123,6 +125,11 @@ class Lowering:
     def tensor(self, argument: Argument) -> View:
         """The view of a tensor argument; a constant is one when it is first asked for."""
         assert isinstance(argument, Ref), argument
+        if argument in self.late and argument not in self.values:
+            late = self.late[argument]
+            found = self.copy(late.view, range(late.view.rank)).reshape(late.sizes)
+            assert found is not None
+            self.values[argument] = found
         if argument not in self.values:
             tensor = self.graph.constant(argument)
             assert tensor is not None, argument
@@ -222,19 +229,35 @@ class Lowering:
             raise _unsupported_scalar(node)
 
     def layout(self, node: Node) -> None:
-        """A view of the argument, of a copy of it where no strides express the result, or of ATen's result."""
-        source = self.tensor(node.args[0])
+        """A view of the argument, of a copy of it where no strides express the result, or ATen's result."""
+        first = node.args[0]
+        late = self.late.get(first) if isinstance(first, Ref) else None
+        if late is not None and (found := regroup(node, late)) is not None:
+            self._put(Ref(node.id), found)
+            return
+        source = self.tensor(first)
         try:
             found = view_results(self.graph, node, source)
-            if found is None and not source.is_contiguous():
-                found = view_results(self.graph, node, self.contiguous(source))
         except LookupError:
-            found = None
+            lower_fallback(self, node)
+            return
+        if found is None and is_reshape(node):
+            grouped = group(source, [plain(size) for size in node.type.shape])
+            found = view_results(self.graph, node, self.contiguous(source)) if grouped is None else None
+            if grouped is not None:
+                self.late[Ref(node.id)] = grouped
+                return
         if found is None:
             lower_fallback(self, node)
             return
         for index, view in enumerate(found):
             self.values[Ref(node.id, index)] = view
+
+    def _put(self, ref: Ref, value: View | Grouped) -> None:
+        if isinstance(value, View):
+            self.values[ref] = value
+        else:
+            self.late[ref] = value
 
     def map(self, root: Node, members: tuple[int, ...]) -> None:
         """One kernel for a group of element-wise and row operations."""

@@ -117,8 +117,10 @@ def compile_model(
         )
     seconds: dict[str, float] = {}
     with _timed(seconds, "capture"):
-        graph = model if isinstance(model, Graph) else capture(
-            model, example_inputs, example_kwargs, dynamic_shapes=dynamic_shapes
+        graph = (
+            model
+            if isinstance(model, Graph)
+            else capture(model, example_inputs, example_kwargs, dynamic_shapes=dynamic_shapes)
         )
     with _timed(seconds, "lower"):
         graph = prepare(graph)
@@ -134,7 +136,9 @@ def compile_model(
     with _timed(seconds, "load"):
         session = load(lowered.program, built.path, built.symbols).session()
     kinds = [node.op for fallback in lowered.program.fallbacks for node in fallback.nodes if node.op != "input"]
-    report = CompileReport(seconds, failed, {op: kinds.count(op) for op in dict.fromkeys(kinds)}, len(lowered.recipes()))
+    report = CompileReport(
+        seconds, failed, {op: kinds.count(op) for op in dict.fromkeys(kinds)}, len(lowered.recipes())
+    )
     return CompiledModel(graph, lowered, session, report)
 
 

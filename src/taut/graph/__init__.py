@@ -3,6 +3,7 @@
 from taut.graph._capture import capture
 from taut.graph._cost import OperationCost, graph_cost, operation_cost
 from taut.graph._format import format_graph
+from taut.graph._guards import requested_from
 from taut.graph._hash import cost_key, structural_hash
 from taut.graph._infer import infer_types
 from taut.graph._inputs import InputChecker, bind_sizes
@@ -54,6 +55,7 @@ __all__ = [
     "infer_types",
     "load_graph",
     "operation_cost",
+    "requested_from",
     "rewrite",
     "save_graph",
     "structural_hash",

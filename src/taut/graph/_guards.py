@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -128,6 +129,15 @@ def _implied(condition: sympy.Basic, ranges: Mapping[str, SymbolRange]) -> bool:
         return False
 
 
+_REQUESTED = "was requested from"
+
+
+def requested_from(graph: Graph) -> dict[str, int]:
+    """The smaller size that was asked for, of each symbol that tracing cut to sizes from 2 on."""
+    found = (re.match(rf"(\w+) {_REQUESTED} (\d+);", guard.source) for guard in graph.guards)
+    return {match[1]: int(match[2]) for match in found if match}
+
+
 def without_zero_and_one(graph: Graph) -> Graph:
     """The graph with input sizes of 2 and more only, and a note for each that was requested from 0 or 1.
 
@@ -149,7 +159,7 @@ def without_zero_and_one(graph: Graph) -> Graph:
                     )
                 symbols[size.name] = dataclasses.replace(limits, lower=2)
                 notes.append(
-                    f"{size} was requested from {limits.lower}; tracing covers sizes from 2, so capture the model "
+                    f"{size} {_REQUESTED} {limits.lower}; tracing covers sizes from 2, so capture the model "
                     "again without that dynamic dimension to serve 0 or 1"
                 )
     guards = (*graph.guards, *(Guard(sympy.true, note) for note in notes))
