@@ -1,5 +1,7 @@
 """The program format, its verifier and the native virtual machine that runs it."""
 
+from taut.runtime._executable import Executable, InstructionTime, Library, Session, SharedLibrary, load
+from taut.runtime._native import Object
 from taut.runtime._program import (
     DTYPES,
     MAX_RANK,
@@ -16,12 +18,19 @@ from taut.runtime._program import (
 __all__ = [
     "DTYPES",
     "MAX_RANK",
+    "Executable",
     "Function",
     "Instruction",
+    "InstructionTime",
     "Kernel",
+    "Library",
+    "Object",
     "Opcode",
     "OperandType",
     "Parameter",
     "Program",
+    "Session",
     "ShapeCode",
+    "SharedLibrary",
+    "load",
 ]

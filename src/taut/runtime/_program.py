@@ -57,7 +57,9 @@ class Opcode(enum.IntEnum):
     LENGTH = 22  # s r: heap[s] = number of fields
     APPEND = 23  # r r_object r: object with one more field
     COPY = 24  # r r: elements of the second into the first, of equal shape and dtype; strides may differ
-    TRANSFER = 25  # r r device: copy on a device
+    TRANSFER = 25  # r r device: copy of the second on a device; other operations stay on one device
+    PLACE = 26  # r device: says where the ALLOC or NEW just before it puts its tensor; device 0 without this
+    FILL = 27  # r s: heap[s] into each element of a tensor
 
 
 class ShapeCode(enum.IntEnum):

@@ -1,0 +1,113 @@
+// A program as the machine runs it: verified and decoded.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <exception>
+#include <string>
+#include <vector>
+
+#include "vm/abi.h"
+#include "vm/error.h"
+#include "vm/shape_code.h"
+#include "vm/value.h"
+
+namespace taut::vm {
+
+// As taut.runtime.Opcode, which describes them.
+enum class Opcode : std::uint8_t {
+    shape, arena, alloc, new_, constant, view, kernel, fallback, bind, item, load, store, check, jump, branch, call,
+    return_, move, clear, make, field, tag, length, append, copy, transfer, place, fill,
+};
+inline constexpr int opcode_count = 28;
+inline constexpr int device_count = 2;
+
+struct Kernel;
+
+// The meaning of a, b and c follows the words of the opcode; `list` has n, then m entries.
+struct Instruction {
+    Opcode opcode;
+    DType dtype = DType::float32;
+    std::uint8_t rank = 0;  // or a dimension, or a device
+    std::uint32_t a = 0;
+    std::uint32_t b = 0;
+    std::uint32_t c = 0;
+    std::uint32_t n = 0;
+    std::uint32_t m = 0;
+    std::int64_t value = 0;
+    const std::uint32_t* list = nullptr;
+    const ShapeStep* steps = nullptr;
+    const Kernel* kernel = nullptr;
+};
+
+struct OperandType {
+    DType dtype;
+    std::uint8_t rank;
+    bool written;
+};
+
+struct Kernel {
+    std::string name;
+    std::vector<OperandType> operands;
+    KernelFunction function = nullptr;
+};
+
+struct Function {
+    std::string name;
+    std::uint32_t parameters = 0;
+    std::uint32_t results = 0;
+    std::uint32_t registers = 0;
+    std::uint32_t slots = 0;
+    std::vector<Instruction> instructions;
+    std::vector<std::string> labels;
+    std::deque<std::vector<std::uint32_t>> lists;
+    std::deque<std::vector<ShapeStep>> shapes;
+};
+
+struct Fallback {
+    std::string name;
+    std::uint32_t inputs;
+    std::uint32_t results;
+};
+
+struct Parameter {
+    std::string name;
+    Kind kind;
+    DType dtype;
+    // -1 where the program checks the size itself.
+    std::vector<std::int64_t> sizes;
+    std::string expected;
+};
+
+struct Program {
+    std::vector<Function> functions;
+    std::vector<Parameter> parameters;
+    std::vector<Tensor> constants;  // borrowed; fixed once the program is loaded
+    std::vector<Kernel> kernels;
+    std::vector<Fallback> fallbacks;
+    std::vector<std::string> messages;
+};
+
+// A function as it stands in a file.
+struct RawFunction {
+    std::string name;
+    std::int64_t parameters, results, registers, slots;
+    std::vector<std::vector<std::int64_t>> instructions;
+    std::vector<std::int64_t> shape_code;
+    std::vector<std::string> labels;
+};
+
+// A refusal while a program is loaded.
+struct LoadError : std::exception {
+    explicit LoadError(Error error) : error(std::move(error)) {}
+    const char* what() const noexcept override { return error.message.c_str(); }
+    Error error;
+};
+
+// Verifies and decodes the functions of a program whose other parts are there; throws LoadError.
+void decode_functions(const std::vector<RawFunction>& functions, Program& program);
+
+// The name of an instruction, e.g. "ALLOC".
+const char* opcode_name(Opcode opcode);
+
+}  // namespace taut::vm
