@@ -25,7 +25,7 @@ _KINDS = {
 
 
 class _Dimension(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012 - ctypes asks for a list
+    _fields_ = [
         ("min", ctypes.c_int32),
         ("extent", ctypes.c_int32),
         ("stride", ctypes.c_int32),
@@ -34,7 +34,7 @@ class _Dimension(ctypes.Structure):
 
 
 class _Buffer(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012 - ctypes asks for a list
+    _fields_ = [
         ("device", ctypes.c_uint64),
         ("device_interface", ctypes.c_void_p),
         ("host", ctypes.c_void_p),

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from taut.codegen import Expression, Operand, Recipe, Window, convolution, depthwise, pack_convolution, pack_depthwise
+from taut.codegen import (
+    Expression,
+    Operand,
+    Recipe,
+    Window,
+    convolution_recipe,
+    depthwise_recipe,
+    pack_convolution,
+    pack_depthwise,
+)
 from taut.compile._anchor import Anchor
 from taut.compile._dims import plain, product, same
 from taut.compile._kernel_operands import operand
@@ -63,16 +72,18 @@ def convolution_anchor(lowering: Lowering, node: Node) -> Anchor:
 
     def make(extras: Sequence[Operand], expression: Expression) -> Recipe:
         if groups == 1:
-            return convolution(
+            return convolution_recipe(
                 operand(source), channels, window, extras=extras, expression=expression, channels_first=image
             )
-        return depthwise(operand(source), window, extras=extras, expression=expression)
+        return depthwise_recipe(operand(source), window, extras=extras, expression=expression)
 
     plain_recipe = make((), (("accumulator",),))
-    pack = pack_convolution if groups == 1 else pack_depthwise
-    packed = lowering.derived(
-        weight, f"packed for {plain_recipe.key}", lambda w: torch.from_numpy(pack(w.numpy(), plain_recipe))
-    )
+
+    def pack(w: torch.Tensor) -> torch.Tensor:
+        found = pack_convolution(w.numpy(), plain_recipe) if groups == 1 else pack_depthwise(w.numpy())
+        return torch.from_numpy(found)
+
+    packed = lowering.derived(weight, f"packed for {plain_recipe.key}", pack)
     extras = () if bias is None else (_channels(lowering, bias, kernel_sizes),)
 
     def view(buffer: Buffer) -> View:

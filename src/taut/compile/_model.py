@@ -13,9 +13,10 @@ from torch.export import ExportedProgram
 from taut.codegen import Built, build
 from taut.compile._prepare import prepare
 from taut.compile._program import Lowered, lower
+from taut.compile._small_sizes import serve_small_sizes
 from taut.errors import ArgumentError
 from taut.graph import Graph, InputChecker, Ref, Tree, capture
-from taut.runtime import Session, load
+from taut.runtime import Session, SharedLibrary, load
 
 Progress = Callable[[str, int, int], None]
 """Told the stage, what of it is done, and how much there is."""
@@ -117,11 +118,7 @@ def compile_model(
         )
     seconds: dict[str, float] = {}
     with _timed(seconds, "capture"):
-        graph = (
-            model
-            if isinstance(model, Graph)
-            else capture(model, example_inputs, example_kwargs, dynamic_shapes=dynamic_shapes)
-        )
+        graph = _captured(model, example_inputs, example_kwargs, dynamic_shapes)
     with _timed(seconds, "lower"):
         graph = prepare(graph)
         lowered = lower(graph)
@@ -134,7 +131,7 @@ def compile_model(
             lowered = lower(graph, lowered.avoided | lowered.nodes_of(broken))
             built = _generate(lowered, progress)
     with _timed(seconds, "load"):
-        session = load(lowered.program, built.path, built.symbols).session()
+        session = load(lowered.program, _library(lowered, built)).session()
     kinds = [node.op for fallback in lowered.program.fallbacks for node in fallback.nodes if node.op != "input"]
     report = CompileReport(
         seconds, failed, {op: kinds.count(op) for op in dict.fromkeys(kinds)}, len(lowered.recipes())
@@ -142,10 +139,27 @@ def compile_model(
     return CompiledModel(graph, lowered, session, report)
 
 
+def _captured(
+    model: torch.nn.Module | ExportedProgram | Graph, args: tuple[Any, ...], kwargs: dict[str, Any] | None, dynamic: Any
+) -> Graph:
+    if isinstance(model, Graph):
+        return model
+    graph = capture(model, args, kwargs, dynamic_shapes=dynamic)
+    return serve_small_sizes(graph, model, args, kwargs) if isinstance(model, torch.nn.Module) else graph
+
+
 def _generate(lowered: Lowered, progress: Progress | None) -> Built:
     recipes = list(lowered.recipes().values())
     inform = None if progress is None else lambda done, total: progress("generate", done, total)
     return build(recipes, progress=inform)
+
+
+def _library(lowered: Lowered, built: Built) -> SharedLibrary | None:
+    if built.path is None:
+        return None
+    kernels = enumerate(lowered.program.kernels)
+    symbols = {number: built.symbols[kernel.recipe.key] for number, kernel in kernels if kernel.recipe is not None}
+    return SharedLibrary(built.path, symbols)
 
 
 class _timed:  # noqa: N801 - used like a function
