@@ -32,13 +32,20 @@ def is_nan(x: hl.Expr) -> hl.Expr:
     return (_bits(x) & 0x7FFFFFFF) > 0x7F800000
 
 
-def exp(x: hl.Expr) -> hl.Expr:
-    """The exponential, below 2 ulp, denormal results included."""
-    limited = hl.clamp(x, hl.f32(-105.0), hl.f32(89.0))
+def exp(x: hl.Expr, *, at_most_one: bool = False) -> hl.Expr:
+    """The exponential, below 2 ulp.
+
+    Args:
+        x: any float, or one that is not positive with `at_most_one`.
+        at_most_one: saves a third of the work; results below the normal numbers become 0.
+    """
+    limited = hl.max(x, hl.f32(-88.0)) if at_most_one else hl.clamp(x, hl.f32(-105.0), hl.f32(89.0))
     n = hl.round(limited * hl.f32(1.0 / math.log(2.0)))
     r = hl.strict_float(limited - n * hl.f32(_LN2_HIGH)) - n * hl.f32(_LN2_LOW)
     value = hl.f32(1.0) + (r + r * r * _polynomial(r, _EXP))
     exponent = hl.cast(hl.Int(32), n)
+    if at_most_one:
+        return hl.select(is_nan(x), x, value * _power_of_two(exponent))
     half = exponent >> 1
     # The two powers must not be multiplied first: their product alone can overflow.
     scaled = hl.strict_float(value * _power_of_two(half))
@@ -74,7 +81,7 @@ def tanh(x: hl.Expr) -> hl.Expr:
 
 def sigmoid(x: hl.Expr) -> hl.Expr:
     """The logistic function, below 4 ulp."""
-    z = exp(-hl.abs(x))
+    z = exp(-hl.abs(x), at_most_one=True)
     return hl.select(is_nan(x), x, hl.select(x < hl.f32(0.0), z, hl.f32(1.0)) / (hl.f32(1.0) + z))
 
 
@@ -82,7 +89,7 @@ def erf(x: hl.Expr) -> hl.Expr:
     """The error function, below 4 ulp."""
     magnitude = hl.abs(x)
     t = hl.f32(1.0) / (hl.f32(1.0) + hl.f32(0.4) * magnitude)
-    complement = _polynomial(t, _ERFC) * exp(-x * x)
+    complement = _polynomial(t, _ERFC) * exp(-x * x, at_most_one=True)
     signed = _float(_bits(hl.f32(1.0) - complement) | (_bits(x) & hl.i32(-0x80000000)))
     small = x * _polynomial(x * x, _ERF)
     limit = _float((_bits(x) & hl.i32(-0x80000000)) | 0x3F800000)
