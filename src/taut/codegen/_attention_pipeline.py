@@ -79,9 +79,7 @@ def pipeline(recipe: Recipe) -> tuple[hl.Pipeline, list[hl.ImageParam]]:
 
     result = hl.Func("result")
     result[d, t, h, b] = hl.undef(hl.Float(32))
-    r = hl.RDom(
-        [(0, head_size), (0, group), (0, _ROWS // group), (0, (queries + (_ROWS - 1)) / _ROWS)], "r"
-    )
+    r = hl.RDom([(0, head_size), (0, group), (0, _ROWS // group), (0, (queries + (_ROWS - 1)) / _ROWS)], "r")
     line = r.z * group + r.y
     at = r.w * _ROWS + line
     r.where(at < queries)
