@@ -11,6 +11,7 @@ from __future__ import annotations
 import halide as hl
 
 from taut.codegen._buffers import constrain, extent, inputs
+from taut.codegen._expression import aligned
 from taut.codegen._math import exp
 from taut.codegen._recipe import Operand, Recipe
 
@@ -79,9 +80,7 @@ def pipeline(recipe: Recipe) -> tuple[hl.Pipeline, list[hl.ImageParam]]:
 
     result = hl.Func("result")
     result[d, t, h, b] = hl.undef(hl.Float(32))
-    r = hl.RDom(
-        [(0, head_size), (0, group), (0, _ROWS // group), (0, (queries + (_ROWS - 1)) / _ROWS)], "r"
-    )
+    r = hl.RDom([(0, head_size), (0, group), (0, _ROWS // group), (0, (queries + (_ROWS - 1)) / _ROWS)], "r")
     line = r.z * group + r.y
     at = r.w * _ROWS + line
     r.where(at < queries)
@@ -117,10 +116,7 @@ def pipeline(recipe: Recipe) -> tuple[hl.Pipeline, list[hl.ImageParam]]:
 def _masked(
     value: hl.Expr, mask: hl.ImageParam, operand: Operand, s: hl.Expr, t: hl.Expr, h: hl.Expr, b: hl.Expr
 ) -> hl.Expr:
-    places = [
-        hl.i32(0) if size == 1 else place for size, place in zip(reversed(operand.shape), (s, t, h, b), strict=True)
-    ]
-    element = mask[tuple(places)]
+    element = aligned(mask, operand, (s, t, h, b))
     return hl.select(element, value, _minus_infinity()) if operand.dtype == "bool" else value + element
 
 

@@ -25,7 +25,7 @@ _KINDS = {
 
 
 class _Dimension(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012 - ctypes asks for a list
+    _fields_ = [
         ("min", ctypes.c_int32),
         ("extent", ctypes.c_int32),
         ("stride", ctypes.c_int32),
@@ -34,7 +34,7 @@ class _Dimension(ctypes.Structure):
 
 
 class _Buffer(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012 - ctypes asks for a list
+    _fields_ = [
         ("device", ctypes.c_uint64),
         ("device_interface", ctypes.c_void_p),
         ("host", ctypes.c_void_p),
@@ -87,7 +87,9 @@ class Kernel:
         operands = self._recipe.operands
         if len(arrays) != len(operands):
             raise ArgumentError("arrays", len(arrays), expected=f"{len(operands)} arrays")
-        return Bound(self._function, self._message, [_buffer(*pair) for pair in zip(arrays, operands, strict=True)], arrays)
+        return Bound(
+            self._function, self._message, [_buffer(*pair) for pair in zip(arrays, operands, strict=True)], arrays
+        )
 
 
 class Bound:
