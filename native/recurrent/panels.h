@@ -46,52 +46,6 @@ void multiply(const PanelProduct& product) {
     if constexpr (rows > 1) multiply<V, vectors, rows - 1>(product);
 }
 
-template <class V, int vectors, int rows>
-inline void multiply_overlapped(const PanelProduct& single, const PanelProduct& tile) {
-    static_assert(V::width == panel_lanes);
-    constexpr std::int64_t width = vectors * panel_lanes;
-    typename V::Float single_sums[vectors];
-    typename V::Float sums[rows][vectors];
-    for (int v = 0; v < vectors; ++v) single_sums[v] = V::load(single.start + v * panel_lanes);
-    for (int row = 0; row < rows; ++row) {
-        for (int v = 0; v < vectors; ++v) sums[row][v] = V::load(tile.start + row * tile.start_stride + v * panel_lanes);
-    }
-    const auto add_single = [&](std::int64_t k) {
-        const float* weights = single.panel + k * width;
-        const auto value = V::set(single.x[k]);
-        for (int v = 0; v < vectors; ++v) {
-            __builtin_prefetch(weights + v * panel_lanes + prefetch_floats);
-            single_sums[v] = V::fma(V::load(weights + v * panel_lanes), value, single_sums[v]);
-        }
-    };
-    const auto add_tile = [&](std::int64_t k) {
-        typename V::Float parts[vectors];
-        for (int v = 0; v < vectors; ++v) parts[v] = V::load(tile.panel + k * width + v * panel_lanes);
-        for (int row = 0; row < rows; ++row) {
-            const auto value = V::set(tile.x[row * tile.x_stride + k]);
-            for (int v = 0; v < vectors; ++v) sums[row][v] = V::fma(parts[v], value, sums[row][v]);
-        }
-    };
-    const std::int64_t pairs = single.depth / 2 < tile.depth ? single.depth / 2 : tile.depth;
-    for (std::int64_t k = 0; k < pairs; ++k) {
-        add_tile(k);
-        add_single(2 * k);
-        add_single(2 * k + 1);
-    }
-    for (std::int64_t k = 2 * pairs; k < single.depth; ++k) add_single(k);
-    for (std::int64_t k = pairs; k < tile.depth; ++k) add_tile(k);
-    for (int v = 0; v < vectors; ++v) V::store(single.out + v * panel_lanes, single_sums[v]);
-    for (int row = 0; row < rows; ++row) {
-        for (int v = 0; v < vectors; ++v) V::store(tile.out + row * tile.out_stride + v * panel_lanes, sums[row][v]);
-    }
-}
-
-template <class V, int vectors, int rows>
-void overlap(const PanelProduct& single, const PanelProduct& tile) {
-    if (tile.rows == rows) return multiply_overlapped<V, vectors, rows>(single, tile);
-    if constexpr (rows > 1) overlap<V, vectors, rows - 1>(single, tile);
-}
-
 // Calls body(row, first lane, load, store) for each vector of the 16 cells whose gates are `vectors` apart.
 template <class V, class Body>
 inline void for_each_cell(const PanelCells& cells, const Body& body) {
@@ -153,24 +107,16 @@ void activate(const PanelCells& cells) {
     });
 }
 
-template <class V, int tile_rows, int overlap_rows>
+template <class V, int tile_rows>
 constexpr RecurrentKernels recurrent_kernels() {
-    RecurrentKernels kernels{
+    return {
         tile_rows,
         multiply<V, 3, tile_rows>,
         multiply<V, 4, tile_rows>,
-        overlap_rows,
-        nullptr,
-        nullptr,
         {finish_lstm<V>, finish_gru<V>, activate<V, LinearActivation::tanh>, activate<V, LinearActivation::relu>},
         {activate<V, LinearActivation::none>, activate<V, LinearActivation::relu>, activate<V, LinearActivation::tanh>,
          activate<V, LinearActivation::sigmoid>},
     };
-    if constexpr (overlap_rows > 0) {
-        kernels.overlap3 = overlap<V, 3, overlap_rows>;
-        kernels.overlap4 = overlap<V, 4, overlap_rows>;
-    }
-    return kernels;
 }
 
 }  // namespace taut

@@ -2,11 +2,9 @@
 #include "recurrent/recurrent.h"
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <cstring>
 #include <thread>
-#include <utility>
 
 #include "common/aligned_buffer.h"
 #include "common/parallel.h"
@@ -19,9 +17,7 @@ namespace taut {
 namespace {
 
 // Projections of a chunk of steps; they pass through the second-level cache beside the weights.
-constexpr std::int64_t chunk_bytes = 384 * 1024;
-// The first steps, whose projection nothing can hide. Each chunk reads all input weights, so it is not too short.
-constexpr std::int64_t first_chunk_steps = 10;
+constexpr std::int64_t chunk_bytes = 256 * 1024;
 // Below this work per thread and step, waiting for each other costs more than the second thread gives.
 constexpr std::int64_t multiply_adds_per_thread = 1 << 16;
 // Beyond this a waiting thread gives up its processor: the other may need it.
@@ -65,19 +61,6 @@ class SpinBarrier {
     alignas(64) std::atomic<std::int64_t> arrived_{0};
 };
 
-// Projections of a later chunk, made while the steps of the one before wait for their weights.
-struct Background {
-    Range chunk;
-    float* projected;
-    std::int64_t row_tiles;
-    std::int64_t tiles;  // to be made in all
-    std::int64_t turns;  // products of the steps before, which they are dealt to
-    std::int64_t made = 0;
-    std::int64_t turn = 0;
-
-    bool due() { return made < tiles && made * turns <= turn++ * tiles; }
-};
-
 // Each thread keeps its panels through all steps, projects the input for them alone, and waits for the others once a
 // step, when the state is complete.
 class Job {
@@ -88,8 +71,6 @@ class Job {
           product_(panel_vectors(call.cell) == 3 ? kernels.product3 : kernels.product4),
           width_(panel_vectors(call.cell) * panel_lanes),
           panels_(panel_count(call.cell, call.hidden)),
-          overlap_(panel_vectors(call.cell) == 3 ? kernels.overlap3 : kernels.overlap4),
-          overlaps_(overlap_ != nullptr && call.batch == 1 && call.steps > 2 * first_chunk_steps),
           chunk_steps_(std::clamp<std::int64_t>(chunk_bytes / (panels_ * width_ * 4 * call.batch), 1, call.steps)),
           threads_(useful_threads(threads)),
           h0_(is_zero(call.h0) ? nullptr : call.h0) {}
@@ -98,12 +79,11 @@ class Job {
         static thread_local AlignedBuffer buffer;
         const std::int64_t projected_floats = chunk_steps_ * call_.batch * panels_ * width_;
         const std::int64_t gates_floats = kernels_.tile_rows * width_;
-        const std::int64_t floats = 2 * projected_floats + threads_ * gates_floats;
+        const std::int64_t floats = projected_floats + threads_ * gates_floats;
         float* scratch = reinterpret_cast<float*>(buffer.reserve(static_cast<std::size_t>(floats * 4)));
         if (call_.cell == Cell::lstm) copy_or_clear(call_.c0, call_.c);
         parallel(threads_, [&](int thread, int count) {
-            run_panels(share(panels_, thread, count), count, {scratch, scratch + projected_floats},
-                       scratch + 2 * projected_floats + thread * gates_floats);
+            run_panels(share(panels_, thread, count), count, scratch, scratch + projected_floats + thread * gates_floats);
         });
         copy_rows(state_after(call_.steps - 1), call_.y_stride, call_.h);
     }
@@ -138,32 +118,15 @@ class Job {
 
     float* state_after(std::int64_t step) const { return call_.y + place(step) * call_.batch * call_.y_stride; }
 
-    void run_panels(Range panels, int threads, std::array<float*, 2> projected, float* gates) {
-        Range chunk{0, overlaps_ ? std::min(first_chunk_steps, chunk_steps_) : chunk_steps_};
-        project(chunk, panels, projected[0]);
-        for (;;) {
-            Background background = next_chunk(chunk, panels, projected[1]);
+    void run_panels(Range panels, int threads, float* projected, float* gates) {
+        for (std::int64_t first = 0; first < call_.steps; first += chunk_steps_) {
+            const Range chunk{first, std::min(first + chunk_steps_, call_.steps)};
+            project(chunk, panels, projected);
             for (std::int64_t step = chunk.begin; step < chunk.end; ++step) {
-                advance(step, chunk, panels, projected[0], gates, background);
+                advance(step, chunk, panels, projected, gates);
                 if (threads > 1) barrier_.wait(step + 1, threads);
             }
-            chunk = background.chunk;
-            if (chunk.begin == chunk.end) return;
-            if (!overlaps_) project(chunk, panels, projected[1]);
-            std::swap(projected[0], projected[1]);
         }
-    }
-
-    // The chunk after this one: no more tiles than this one has products.
-    Background next_chunk(Range chunk, Range panels, float* projected) const {
-        std::int64_t turns = chunk.end - chunk.begin;
-        if (chunk.begin == 0 && h0_ == nullptr) --turns;
-        std::int64_t most = chunk_steps_;
-        if (overlaps_) most = std::min(most, turns * kernels_.overlap_rows);
-        const Range next{chunk.end, std::min(chunk.end + most, call_.steps)};
-        const std::int64_t row_tiles = overlaps_ ? ceil_div(next.end - next.begin, kernels_.overlap_rows) : 0;
-        const std::int64_t count = panels.end - panels.begin;
-        return {next, projected, row_tiles, count * row_tiles, turns * count};
     }
 
     // Where the projections of a step stand; those of a chunk are in the order of x.
@@ -172,41 +135,22 @@ class Job {
         return projected + (index * call_.batch * panels_ + panel) * width_;
     }
 
-    PanelProduct projection_product(Range chunk, std::int64_t panel, Range tile, float* projected) const {
-        const std::int64_t first = std::min(place(chunk.begin), place(chunk.end - 1));
-        const std::int64_t stride = panels_ * width_;
-        return {call_.x + (first * call_.batch + tile.begin) * call_.inputs,
-                call_.inputs,
-                call_.input_weights + panel * call_.inputs * width_,
-                call_.inputs,
-                call_.bias + panel * width_,
-                0,
-                projected + tile.begin * stride + panel * width_,
-                stride,
-                static_cast<int>(tile.end - tile.begin)};
-    }
-
     void project(Range chunk, Range panels, float* projected) const {
+        const std::int64_t first = std::min(place(chunk.begin), place(chunk.end - 1));
+        const float* x = call_.x + first * call_.batch * call_.inputs;
         const std::int64_t rows = (chunk.end - chunk.begin) * call_.batch;
+        const std::int64_t stride = panels_ * width_;
         for (std::int64_t panel = panels.begin; panel < panels.end; ++panel) {
-            for_each_tile(rows, kernels_.tile_rows,
-                          [&](Range tile) { product_(projection_product(chunk, panel, tile, projected)); });
+            for_each_tile(rows, kernels_.tile_rows, [&](Range tile) {
+                product_({x + tile.begin * call_.inputs, call_.inputs,
+                          call_.input_weights + panel * call_.inputs * width_, call_.inputs,
+                          call_.bias + panel * width_, 0, projected + tile.begin * stride + panel * width_, stride,
+                          static_cast<int>(tile.end - tile.begin)});
+            });
         }
     }
 
-    // The recurrent product, together with the next tile of the background when one is due.
-    void multiply(const PanelProduct& product, Range panels, Background& background) const {
-        if (!background.due()) return product_(product);
-        const std::int64_t rows = background.chunk.end - background.chunk.begin;
-        const int row_tiles = static_cast<int>(background.row_tiles);
-        const std::int64_t panel = panels.begin + background.made / row_tiles;
-        const Range tile = share(rows, static_cast<int>(background.made % row_tiles), row_tiles);
-        ++background.made;
-        overlap_(product, projection_product(background.chunk, panel, tile, background.projected));
-    }
-
-    void advance(std::int64_t step, Range chunk, Range panels, float* projected, float* gates,
-                 Background& background) const {
+    void advance(std::int64_t step, Range chunk, Range panels, float* projected, float* gates) const {
         const float* previous = step == 0 ? h0_ : state_after(step - 1);
         const std::int64_t previous_stride = step == 0 ? call_.hidden : call_.y_stride;
         const std::int64_t stride = panels_ * width_;
@@ -237,7 +181,7 @@ class Job {
                     product.depth = call_.hidden;
                     product.out = gates;
                     product.out_stride = width_;
-                    multiply(product, panels, background);
+                    product_(product);
                     finish.gates = gates;
                     finish.gates_stride = width_;
                     finish.previous = product.x + panel * cells;
@@ -258,8 +202,6 @@ class Job {
     void (*const product_)(const PanelProduct&);
     const std::int64_t width_;
     const std::int64_t panels_;
-    void (*const overlap_)(const PanelProduct&, const PanelProduct&);
-    const bool overlaps_;
     const std::int64_t chunk_steps_;
     const int threads_;
     const float* const h0_;

@@ -99,11 +99,6 @@ struct RecurrentKernels {
     int tile_rows;
     void (*product3)(const PanelProduct& product);
     void (*product4)(const PanelProduct& product);
-    // One row of one product and up to `overlap_rows` rows of another at once: the arithmetic of the second fills the
-    // time in which the first waits for its weights. Null with 0 rows where there are too few registers for both.
-    int overlap_rows;
-    void (*overlap3)(const PanelProduct& single, const PanelProduct& tile);
-    void (*overlap4)(const PanelProduct& single, const PanelProduct& tile);
     void (*finish[cell_count])(const PanelCells& cells);
     // Applies an activation to the sums in `gates` and writes them to `h`.
     void (*activate[linear_activation_count])(const PanelCells& cells);

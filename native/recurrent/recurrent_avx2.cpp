@@ -3,6 +3,6 @@
 
 namespace taut {
 
-constinit const RecurrentKernels recurrent_avx2 = recurrent_kernels<Vector, 3, 0>();
+constinit const RecurrentKernels recurrent_avx2 = recurrent_kernels<Vector, 3>();
 
 }  // namespace taut

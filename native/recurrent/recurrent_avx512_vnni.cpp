@@ -3,6 +3,6 @@
 
 namespace taut {
 
-constinit const RecurrentKernels recurrent_avx512_vnni = recurrent_kernels<Vector, 6, 5>();
+constinit const RecurrentKernels recurrent_avx512_vnni = recurrent_kernels<Vector, 6>();
 
 }  // namespace taut

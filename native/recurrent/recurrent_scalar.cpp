@@ -3,6 +3,6 @@
 
 namespace taut {
 
-constinit const RecurrentKernels recurrent_scalar = recurrent_kernels<Vector, 1, 0>();
+constinit const RecurrentKernels recurrent_scalar = recurrent_kernels<Vector, 1>();
 
 }  // namespace taut
