@@ -21,7 +21,7 @@ from taut.compile._anchor import Anchor
 from taut.compile._dims import plain, product, same
 from taut.compile._kernel_operands import operand
 from taut.compile._views import Buffer, View, contiguous
-from taut.graph import Argument, Graph, Node, TensorType
+from taut.graph import Argument, Dim, Graph, Node, TensorType
 
 if TYPE_CHECKING:
     from taut.compile._lowering import Lowering
@@ -52,7 +52,7 @@ def convolution_anchor(lowering: Lowering, node: Node) -> Anchor:
     assert weight is not None
     window, groups = _window(node, weight)
     x = lowering.tensor(node.args[0])
-    sizes = [plain(size) for size in node.type.shape]
+    sizes: list[Dim] = [plain(size) for size in node.type.shape]
     flat = weight.dim() == 3
     if flat:
         x, weight = x.insert(2), lowering.unsqueezed(weight)
