@@ -56,7 +56,7 @@ def _any_product(lowering: Lowering, node: Node) -> Anchor:
 
 
 def _is_product(graph: Graph, node: Node) -> bool:
-    """X (..., K) @ w (K, N) with a constant w."""
+    """Whether the node is x (..., K) @ w (K, N) with a constant w."""
     weight = graph.constant(node.args[1])
     kind = graph.value_type(node.inputs[0])
     return weight is not None and weight.dim() == 2 and isinstance(kind, TensorType) and len(kind.shape) >= 2
@@ -79,7 +79,7 @@ def _addition_of_product(lowering: Lowering, node: Node) -> Anchor:
 
 
 def linear_anchor(lowering: Lowering, argument: Argument, weight: torch.Tensor, bias: Argument) -> Anchor:
-    """X (..., K) times a constant weight (N, K).
+    """The product of x (..., K) and a constant weight (N, K).
 
     Rows are taken in the order of memory, whatever their logical order, and the result has the same order.
     """
