@@ -150,7 +150,7 @@ def contiguous_copy(lowering: Lowering, view: View, sizes: Sequence[Dim]) -> Vie
 
 
 def _rows(x: View, order: Sequence[int]) -> View | None:
-    """X as a matrix with dense rows, the dimensions in that order; None where strides do not express it."""
+    """The view as a matrix with dense rows, the dimensions in that order; None where strides do not express it."""
     if not same(x.strides[-1], 1) and not same(x.sizes[-1], 1):
         return None
     return x.permute(order).reshape((product(x.sizes[:-1]), x.sizes[-1]))
