@@ -291,7 +291,7 @@ void read_argument(nb::handle object, const Parameter& parameter, std::size_t me
                parameter.sizes[static_cast<std::size_t>(i)] == reg.tensor.size(i);
     }
     if (!fits) {
-        refuse(parameter.name, std::string("is ") + traits(reg.tensor.dtype).name + " " + reg.tensor.shape_text(),
+        refuse(parameter.name, "is " + reg.tensor.text(),
                parameter.expected);
     }
 }

@@ -366,8 +366,11 @@ def test_an_error_of_a_fallback_is_its_own() -> None:
     builder = Builder()
     graph = builder.finish(builder.input("x", TensorType((4,), torch.float32)))
     made = program([tensor("x", "n")], flat(Op.FALLBACK, 0, [0], [1]), flat(Op.RETURN, [1]), fallbacks=(graph,))
-    with pytest.raises(GuardError, match="is 5"):
+    with pytest.raises(GuardError, match="is 5") as caught:
         session(made)(torch.zeros(5))
+    # no frame keeps a tensor in the arena
+    assert caught.value.__context__ is None
+    assert caught.traceback[-1].locals["inputs"] == []
 
 
 def test_devices_meet_by_transfer_only(library_path: Path) -> None:

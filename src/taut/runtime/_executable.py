@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 import torch
 
-from taut.errors import ArgumentError, GraphError
+from taut.codegen import Recipe
+from taut.errors import ArgumentError, GraphError, TautError
 from taut.graph import Graph, Interpreter
 from taut.runtime._native import _vm
 from taut.runtime._program import DTYPES, MAX_RANK, Function, Kernel, Parameter, Program
@@ -213,7 +214,13 @@ class _Fallback:
         self._run = Interpreter(dataclasses.replace(graph, nodes=nodes, outputs=graph.output_refs))
 
     def __call__(self, inputs: list[Any]) -> tuple[Any, ...]:
-        return self._run(*inputs)
+        try:
+            return self._run(*inputs)
+        except TautError as error:
+            # Frames would keep tensors in memory that the machine takes back.
+            inputs.clear()
+            error.__context__ = None
+            raise error.with_traceback(None) from None
 
 
 def _physical_memory() -> int:
@@ -246,9 +253,22 @@ def _kernel(number: int, kernel: Kernel, library: Library | None) -> tuple[Any, 
         operands.append((_dtype(operand.dtype, where), operand.rank, operand.written))
     if kernel.recipe is None:
         return kernel.name, operands, None
+    if not _agrees(kernel, kernel.recipe):
+        raise GraphError(f"{where} has other operands than its recipe", expected="equal dtypes, ranks and outputs")
     if library is None:
         raise GraphError(f"{where} is generated from a recipe", expected="a library that holds it")
     return kernel.name, operands, library.address(number)
+
+
+def _agrees(kernel: Kernel, recipe: Recipe) -> bool:
+    """Whether the operands that the machine checks are those that the generated code works on."""
+    inputs = len(recipe.operands) - recipe.outputs
+    return len(kernel.operands) == len(recipe.operands) and all(
+        str(declared.dtype) == f"torch.{generated.dtype}"
+        and declared.rank == len(generated.shape)
+        and declared.written >= (position >= inputs)
+        for position, (declared, generated) in enumerate(zip(kernel.operands, recipe.operands, strict=True))
+    )
 
 
 def _dtype(dtype: torch.dtype | None, where: str) -> int:
