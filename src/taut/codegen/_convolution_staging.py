@@ -6,6 +6,9 @@ borders, strides and run-time sizes. Dimensions run innermost first: c channel, 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import halide as hl
 
 from taut.codegen._buffers import constrain, extent
@@ -104,8 +107,10 @@ class Staging:
             func.unroll(c)
 
 
-def split_pixels(result: hl.Func, output: Operand, tile: Tile) -> tuple[hl.Var, ...]:
+def split_pixels(result: hl.Func, output: Operand, tile: Tile, *, shift: bool = False) -> tuple[hl.Var, ...]:
     """Split columns and rows of the output [N, OH, OW, O] into tiles and strips.
+
+    The last tile reaches past the image, or with `shift` starts earlier, which computes some outputs twice.
 
     Returns:
         The loops from the innermost: column and row in the tile, tile in the strip across and down, strip across and
@@ -121,10 +126,16 @@ def split_pixels(result: hl.Func, output: Operand, tile: Tile) -> tuple[hl.Var, 
         (output.shape[2], i, ii, it, across, tile.width, tile.columns),
         (output.shape[1], j, ji, jt, down, tile.height, tile.rows),
     ):
-        result.split(axis, middle, inner, step, EXACT if size is not None and size % step == 0 else GUARD)
+        tail = SHIFT if shift else GUARD
+        result.split(axis, middle, inner, step, EXACT if size is not None and size % step == 0 else tail)
         even = size is not None and -(-size // step) % count == 0
         result.split(middle, outer, middle, count, EXACT if even else GUARD)
     return ii, ji, it, jt, across, down
+
+
+def repeatable(extras: Sequence[Operand]) -> bool:
+    """Whether an output may be computed twice: no operand has its shape, so that none shares its memory."""
+    return all(math.prod(size or 2 for size in operand.shape[:-1]) == 1 for operand in extras)
 
 
 def host_vectors() -> tuple[int, int]:

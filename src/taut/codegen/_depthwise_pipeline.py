@@ -5,7 +5,6 @@ Dimensions run innermost first: c channel, i column, j row, n image.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import halide as hl
@@ -19,6 +18,7 @@ from taut.codegen._convolution_staging import (
     aligned,
     contiguous,
     host_vectors,
+    repeatable,
     split_pixels,
 )
 from taut.codegen._convolution_window import Window, strips
@@ -63,8 +63,8 @@ def schedule_window(
     lane, block = hl.Var("lane"), hl.Var("block")
     rows, columns, channels = (output.shape[1], output.shape[2], int(output.shape[3] or 0))
     # Where channels do not fill vectors, the last vector starts earlier, unless that would read what is overwritten.
-    safe = all(math.prod(size or 2 for size in operand.shape[:-1]) == 1 for operand in extras)
-    tail = EXACT if channels % lanes == 0 else SHIFT if safe and channels >= lanes else MASK
+    shift = repeatable(extras) and channels >= lanes
+    tail = EXACT if channels % lanes == 0 else SHIFT if shift else MASK
     most = channels // lanes if tail is SHIFT else -(-channels // lanes)
     together = lanes * min(range(min(4, most), 0, -1), key=lambda count: -(-channels // (count * lanes)) * count)
     width, height = min(_TILES, key=lambda tile: _waste(columns, tile[0]) * _waste(rows, tile[1]))
