@@ -110,7 +110,7 @@ def linear_anchor(lowering: Lowering, argument: Argument, weight: torch.Tensor, 
         count = rows.sizes[0] if isinstance(rows.sizes[0], int) else None
         return linear_recipe(weight.shape[1], features, expression, others, rows=count, dtype=output.dtype)
 
-    return Anchor((rows, packed), extras, (rows.sizes[0], features), view, recipe)
+    return Anchor((rows, packed), extras, (rows.sizes[0], features), view, recipe, in_place=True)
 
 
 def _is_batched_product(graph: Graph, node: Node) -> bool:

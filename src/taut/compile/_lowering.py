@@ -321,7 +321,8 @@ class Lowering:
         read = [broadcast_to_one(view) for view in inputs]
         written = broadcast_to_one(output)
         recipe = map_recipe(tuple(made.entries), [operand(view) for view in read], operand(written))
-        self.emit(KernelStep(recipe, tuple(read), (written,), self._label, nodes))
+        in_place = () if rows else tuple(range(len(read)))
+        self.emit(KernelStep(recipe, tuple(read), (written,), self._label, nodes, in_place))
 
     def _gathered(self, view: View) -> View:
         """A copy in row-major order of what moves; dimensions that do not move stay so."""
@@ -354,7 +355,9 @@ class Lowering:
         read = [broadcast_to_one(view) for view in extras]
         recipe = anchor.recipe([operand(view) for view in read], operand(target), tuple(made.entries))
         nodes = (node.id, *(member for member in chain if member not in rest))
-        self.emit(KernelStep(recipe, (*anchor.inputs, *read), (target,), self._label, nodes))
+        others = range(len(anchor.inputs), len(anchor.inputs) + len(read)) if anchor.in_place else ()
+        step = KernelStep(recipe, (*anchor.inputs, *read), (target,), self._label, nodes, tuple(others))
+        self.emit(step)
         self._put(Ref(last.id), _moved(current, buffer))
         for member in rest:
             step = self.graph.nodes[member]
