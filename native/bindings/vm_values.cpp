@@ -147,8 +147,10 @@ class ObjectReader {
             value.integer = read_integer(object, name_.c_str());
             value.kind = Kind::integer;
         } else if (PyObject_TypeCheck(object.ptr(), object_type)) {
-            read_fields(value, read_integer(nb::object(object.attr("tag")), name_.c_str()),
-                        nb::object(object.attr("fields")), depth);
+            // A named tuple of these two.
+            if (PyTuple_GET_SIZE(object.ptr()) != 2) refuse(name_, "holds a malformed Object", "a tag and fields");
+            read_fields(value, read_integer(PyTuple_GET_ITEM(object.ptr(), 0), name_.c_str()),
+                        PyTuple_GET_ITEM(object.ptr(), 1), depth);
         } else if (PyTuple_Check(object.ptr()) || PyList_Check(object.ptr())) {
             read_fields(value, 0, object, depth);
         } else {
@@ -162,7 +164,10 @@ class ObjectReader {
     void read_fields(Value& value, std::int64_t tag, nb::handle fields, int depth) {
         // A tuple of its own, as the conversion may run Python that changes a list.
         const nb::object items = nb::steal(PySequence_Tuple(fields.ptr()));
-        if (!items.is_valid()) throw nb::python_error();
+        if (!items.is_valid()) {
+            const nb::python_error error;
+            refuse(name_, std::string("the fields of an object cannot be read: ") + error.what(), "a list or tuple");
+        }
         const auto count = static_cast<std::size_t>(PyTuple_GET_SIZE(items.ptr()));
         value.object = new_object(tag, count, memory_limit_);
         if (value.object == nullptr) out_of_memory();

@@ -480,6 +480,9 @@ def test_an_object_that_holds_itself_is_refused() -> None:
         call(loop)
     with pytest.raises(GuardError, match="holds a str"):
         call(["text"])
+    malformed: Any = 3
+    with pytest.raises(GuardError, match="fields of an object cannot be read"):
+        call(Object(1, malformed))
 
 
 def test_items_are_single_integers() -> None:
