@@ -54,7 +54,13 @@ bool describe(const dlpack::Tensor& given, Tensor& tensor, std::string& problem)
     if (given.ndim > max_rank) return problem = "has " + std::to_string(given.ndim) + " dimensions", false;
     if (!from_dlpack(given.dtype, dtype)) return problem = "has a dtype that programs do not take", false;
     tensor.start(dtype, given.ndim, static_cast<std::uint8_t*>(given.data));
-    if (given.data != nullptr) tensor.buffer.host += given.byte_offset;
+    if (given.data != nullptr) {
+        tensor.buffer.host += given.byte_offset;
+    } else {
+        // Empty tensors have no memory; kernels may still ask for a pointer.
+        alignas(alignment) static std::uint8_t nowhere[alignment];
+        tensor.buffer.host = nowhere;
+    }
     tensor.device = 0;
     tensor.source = Source::borrowed;
     std::int64_t bytes = traits(dtype).bytes;
@@ -117,6 +123,10 @@ nb::object export_tensor(const Tensor& tensor) {
 }
 
 nb::object write_tensor(const Tensor& tensor, std::size_t memory_limit) {
+    if (tensor.device != 0) {
+        throw CallError({Fault::program, "a result is on device " + std::to_string(tensor.device),
+                         "results on device 0", {}});
+    }
     bool backwards = false;
     for (int i = 0; i < tensor.rank(); ++i) backwards |= tensor.dims[i].stride < 0;
     if (tensor.source == Source::storage && !backwards) return export_tensor(tensor);

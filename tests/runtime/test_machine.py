@@ -394,6 +394,9 @@ def test_devices_meet_by_transfer_only(library_path: Path) -> None:
             rest[3] = flat(Op.KERNEL, 0, [2, 1, 4])
         with pytest.raises(GraphError, match=problem):
             session(program(parameters, start, *rest, **parts), library_path)(x, y)
+    hidden = program([tensor("x", 2)], flat(Op.TRANSFER, 0, 0, 1), flat(Op.MAKE, 1, 0, [0]), flat(Op.RETURN, [1]))
+    with pytest.raises(GraphError, match="a result is on device 1"):
+        session(hidden)(torch.zeros(2))
     with pytest.raises(GraphError, match="result 0 is on device 1"):
         session(program([tensor("x", 2)], flat(Op.TRANSFER, 0, 0, 1), flat(Op.RETURN, [0])))(torch.zeros(2))
 
