@@ -91,6 +91,13 @@ def test_constants_and_results_of_every_dtype(dtype: torch.dtype) -> None:
     assert result.data_ptr() != value.data_ptr()
 
 
+def test_a_result_that_is_a_constant_is_a_copy() -> None:
+    for value in (torch.ones(2, 3), torch.ones(3, 2).t()):
+        call = session(program([], flat(Op.CONSTANT, 0, 0), flat(Op.RETURN, [0]), constants=(value,)))
+        call()[0].fill_(7)
+        assert torch.equal(call()[0], torch.ones(2, 3))
+
+
 def test_views_share_memory_and_stay_inside_it() -> None:
     made = program(
         [tensor("x", 4, 6)],
