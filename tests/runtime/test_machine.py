@@ -98,6 +98,21 @@ def test_a_result_that_is_a_constant_is_a_copy() -> None:
         assert torch.equal(call()[0], torch.ones(2, 3))
 
 
+@pytest.mark.parametrize(
+    "value", [torch.zeros(2, dtype=torch.complex64), torch.zeros(2, device="meta"), torch.zeros((1,) * 9)]
+)
+def test_a_constant_that_no_register_holds_is_refused(value: torch.Tensor) -> None:
+    with pytest.raises(GraphError, match="constant 0"):
+        session(program([], flat(Op.CONSTANT, 0, 0), flat(Op.RETURN, [0]), constants=(value,)))
+
+
+def test_parameters_of_a_module_are_constants() -> None:
+    weight = torch.nn.Parameter(torch.randn(3))
+    (result,) = session(program([], flat(Op.CONSTANT, 0, 0), flat(Op.RETURN, [0]), constants=(weight,)))()
+    assert torch.equal(result, weight)
+    assert not result.requires_grad
+
+
 def test_views_share_memory_and_stay_inside_it() -> None:
     made = program(
         [tensor("x", 4, 6)],

@@ -198,7 +198,7 @@ def _load(program: Program, library: Library | None) -> _vm.Executable:
     return _vm.load(
         [_function(function) for function in program.functions],
         [_parameter(parameter) for parameter in program.parameters],
-        program.constants,
+        [_constant(number, tensor) for number, tensor in enumerate(program.constants)],
         [_kernel(number, kernel, library) for number, kernel in enumerate(program.kernels)],
         [(len(graph.inputs), len(graph.output_refs)) for graph in program.fallbacks],
         list(program.messages),
@@ -255,6 +255,14 @@ def _parameter(parameter: Parameter) -> tuple[Any, ...]:
         raise GraphError(f"parameter {parameter.name} has the shape {parameter.shape}", expected="sizes of 0 or more")
     shape = f"({', '.join(map(str, parameter.shape))}{',' if len(sizes) == 1 else ''})"
     return parameter.name, parameter.kind, number, sizes, f"{str(parameter.dtype).removeprefix('torch.')} {shape}"
+
+
+def _constant(number: int, tensor: torch.Tensor) -> torch.Tensor:
+    _dtype(tensor.dtype, f"constant {number}")
+    _rank(tensor.dim(), f"constant {number}")
+    if tensor.device.type != "cpu":
+        raise GraphError(f"constant {number} is on {tensor.device}", expected="the CPU")
+    return tensor.detach()
 
 
 def _kernel(number: int, kernel: Kernel, library: Library | None) -> tuple[Any, ...]:
