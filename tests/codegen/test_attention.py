@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -49,7 +51,7 @@ def test_attention(built: Built, name: str, batch: int, queries: int, keys: int,
 
     q, k, v = heads(queries), heads(keys), heads(keys)
     masks: list[np.ndarray] = []
-    options: dict = {"scale": 0.1} if name == "scaled" else {}
+    options: dict[str, Any] = {"scale": 0.1} if name == "scaled" else {}
     if name == "causal":
         options["is_causal"] = True
     if name == "added":

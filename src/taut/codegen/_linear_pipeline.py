@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import halide as hl
 
 from taut.codegen._buffers import TYPES, constrain, extent, inputs
@@ -37,20 +39,24 @@ def pipeline(recipe: Recipe) -> tuple[hl.Pipeline, list[hl.ImageParam]]:
     product = Product(
         rows=rows,
         n=hl.i32(n),
-        whole=n % columns == 0,
         columns=columns,
-        blocks=hl.i32(blocks),
+        width=columns,
+        first=0,
+        blocks=hl.i32(n // columns),
         depth=(hl.i32(depth), depth),
         left=lambda k, row: x[k, row],
         right=lambda c, k, block: weights[c, k, block],
         value=(lambda _column, _row, total: total) if heavy else finish,
     )
+    last_block = dataclasses.replace(product, width=n % columns, first=n // columns, blocks=hl.i32(1))
+    products = [product] * (n >= columns) + [last_block] * (n % columns > 0)
     plan = balanced_tiles(rows, space.shape[0], TILE_ROWS[max(columns // VECTOR, 1)])
-    for stage, tiles in enumerate(plan):
-        add_tiles(product, target, tiles, stage)
+    stages = [(part, tiles) for part in products for tiles in plan]
+    for stage, (part, tiles) in enumerate(stages):
+        add_tiles(part, target, tiles, stage)
     if heavy:
         result[i, j] = finish(i, j, hl.Expr(target[i, j]))
-        last = result.update(len(plan)) if target is result else result
+        last = result.update(len(stages)) if target is result else result
         # Loads as wide as the stores before them, or they wait until those have reached the cache.
         last.vectorize(i, min(columns, VECTOR), hl.TailStrategy.Predicate)
         if target is not result:

@@ -31,12 +31,14 @@ def pipeline(recipe: Recipe) -> tuple[hl.Pipeline, list[hl.ImageParam]]:
     columns = packed_shape(1, static_n)[2] if static_n else _DYNAMIC_COLUMNS
     packed = _pack(b, operands[1], n, columns, batch)
     sums[i, j, batch] = hl.undef(hl.Float(32))
+    blocks = (n + (columns - 1)) / columns
     product = Product(
         rows=rows,
-        n=n,
-        whole=bool(static_n) and static_n % columns == 0,
+        n=blocks * columns,
         columns=columns,
-        blocks=(n + (columns - 1)) / columns,
+        width=columns,
+        first=0,
+        blocks=blocks,
         depth=(depth, static_depth),
         left=lambda k, row: aligned(a, operands[0], (k, row, batch)),
         right=lambda c, k, block: hl.Expr(packed[c, k, block, batch]),
@@ -51,6 +53,7 @@ def pipeline(recipe: Recipe) -> tuple[hl.Pipeline, list[hl.ImageParam]]:
     value = evaluate(recipe.expression, elements, accumulator=hl.Expr(sums[i, j, batch]))[-1]
     result[i, j, batch] = convert(value, space.dtype)
     result.vectorize(i, min(columns, VECTOR), hl.TailStrategy.Predicate)
+    sums.align_bounds(i, columns)
     for func in (packed, sums):
         func.compute_at(result, batch).hoist_storage_root()
     constrain(result.output_buffer(), space)
