@@ -17,7 +17,7 @@ from taut.codegen._convolution_staging import (
     contiguous,
     host_vectors,
     repeatable,
-    split_pixels,
+    split_strips,
 )
 from taut.codegen._convolution_window import Window
 from taut.codegen._expression import evaluate
@@ -83,7 +83,7 @@ def _schedule(
 ) -> None:
     o, i, j, n = result.args()
     blocks, vector, lane = hl.Var("block"), hl.Var("vector"), hl.Var("lane")
-    ii, ji, it, jt, across, down = split_pixels(result, output, tiles.tile, shift=staging is None)
+    ii, ji, it, jt, across, down = split_strips(result, output, tiles.tile, shift=staging is None)
     result.split(o, blocks, o, block, EXACT if int(output.shape[3] or 0) % block == 0 else MASK)
     result.split(o, vector, lane, lanes).vectorize(lane)
     result.reorder(lane, vector, ii, ji, it, jt, blocks, across, down, n).unroll(vector).unroll(ii).unroll(ji)
