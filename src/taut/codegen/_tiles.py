@@ -12,8 +12,10 @@ from collections.abc import Callable
 
 import halide as hl
 
-from taut.codegen._linear import VECTOR
+from taut.codegen._buffers import wide_vectors
+from taut.codegen._linear import TILE_ROWS, VECTOR
 
+_NARROW_ROWS = 6  # of a tile of 16 columns: 12 accumulators of AVX2, 24 of NEON
 _LEAST_CHAINS = 8  # accumulations that must be under way to hide the latency of one
 
 
@@ -55,6 +57,11 @@ class Product:
     right: Callable[[hl.Expr, hl.Expr, hl.Expr], hl.Expr]
     value: Callable[[hl.Expr, hl.Expr, hl.Expr], hl.Expr]
     outer: tuple[hl.Var, ...] = ()
+
+
+def tile_rows(columns: int) -> int:
+    """The height of the highest tile for a block of so many columns."""
+    return TILE_ROWS[max(columns // VECTOR, 1)] if wide_vectors() else _NARROW_ROWS
 
 
 def balanced_tiles(rows: hl.Expr, static: int | None, highest: int) -> list[Tiles]:
