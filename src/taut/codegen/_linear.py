@@ -38,7 +38,7 @@ def linear_recipe(
 
     Returns:
         A recipe with the operands: x [M, K] (its rows may be strided), the weights as `pack_linear` gives them, the
-        extra ones, then y [M, N] (rows may be strided). y may be a residual's memory, never x's.
+        extra ones, then y [M, N] (rows may be strided). y must overlap no input.
 
     Raises:
         ArgumentError: a size is below 1, or an operand does not fit.
