@@ -53,7 +53,7 @@ def pipeline(recipe: Recipe) -> tuple[hl.Pipeline, list[hl.ImageParam]]:
     for row in range(window.kernel[0]) if tiles.share else (taps.z,):
         column = i * window.stride[1] + taps.y * window.dilation[1]
         place = taps.x, column, j * window.stride[0] + row * window.dilation[0], n
-        x = staging.at(*place) if staging else hl.Expr(image[taps.x, i, j, n])
+        x = staging.at(*place) if staging else image[taps.x, i, j, n]
         value += x * weights[o % block, taps.x, taps.y, row, o // block]
     sums[o, i, j, n] = value
 
