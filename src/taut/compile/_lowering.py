@@ -59,7 +59,7 @@ class Lowering:
         self.steps: list[Step] = []
         self.known: set[str] = set()
         self.entry: frozenset[str] = frozenset()
-        self._constants: dict[int, Buffer] = {}
+        self._constants: dict[int, tuple[torch.Tensor, Buffer]] = {}  # with the tensor, so that its id stays its own
         self._made: dict[tuple[Any, ...], Any] = {}
         self._label = ""
         anchors = {node.id for node in graph.nodes if node.id not in avoided and is_anchor(graph, node)}
@@ -143,8 +143,8 @@ class Lowering:
         key = id(tensor)
         if key not in self._constants:
             value = tensor.detach().contiguous()
-            self._constants[key] = Buffer("constant", tensor.dtype, tensor.numel(), value, name)
-        return contiguous(self._constants[key], tuple(tensor.shape))
+            self._constants[key] = (tensor, Buffer("constant", tensor.dtype, tensor.numel(), value, name))
+        return contiguous(self._constants[key][1], tuple(tensor.shape))
 
     def result(self, ref: Ref) -> View | Dim:
         """What is returned for an output."""
@@ -210,7 +210,8 @@ class Lowering:
         message = str(node.args[1]) if len(node.args) > 1 else "an assertion of the model"
         if isinstance(kind, ScalarType) and kind.expression is not None:
             if kind.expression != sympy.true:
-                self.emit(CheckStep(kind.expression, f"{message} does not hold", self._label))
+                values = ", ".join(f"{symbol} = {{{symbol}}}" for symbol in sorted(kind.expression.free_symbols, key=str))
+                self.emit(CheckStep(kind.expression, f"{message} does not hold: {values}", self._label))
         elif isinstance(kind, TensorType):
             symbol = f"check{node.id}"
             self.emit(ItemStep(self.tensor(holds), symbol, self._label))
