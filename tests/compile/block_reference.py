@@ -189,15 +189,17 @@ def _convolution(recipe: Recipe, *tensors: Tensor) -> None:
 
 
 def _pool(recipe: Recipe, *tensors: Tensor) -> None:
-    x, output = tensors
+    x, *_, output = tensors
     window = Window.of(recipe)
     nchw, padding = x.permute(0, 3, 1, 2), (window.padding[0], window.padding[2])
     if recipe.parameters["kind"] == "max":
         found = torch.nn.functional.max_pool2d(nchw, window.kernel, window.stride, padding, window.dilation)
+    elif recipe.parameters["kind"] == "global_average":
+        found = nchw.mean((2, 3), keepdim=True)
     else:
-        counts = bool(recipe.parameters["count_padding"])
+        counts = bool(recipe.parameters["counted0"])
         found = torch.nn.functional.avg_pool2d(nchw, window.kernel, window.stride, padding, False, counts)
-    output.copy_(found.permute(0, 2, 3, 1))
+    output.copy_(evaluate_expression(recipe.expression, tensors[:-1], found.permute(0, 2, 3, 1), output.shape))
 
 
 TEMPLATES: Mapping[str, Callable[..., None]] = {

@@ -16,6 +16,7 @@ from taut.codegen._expression import convert, evaluate, is_heavy
 from taut.codegen._linear import TILE_ROWS, VECTOR
 from taut.codegen._recipe import Recipe
 
+_SUMS = (("accumulator",),)
 _LEAST_CHAINS = 8  # accumulations that must be under way to hide the latency of one
 
 
@@ -61,15 +62,40 @@ def pipeline(recipe: Recipe) -> tuple[hl.Pipeline, list[hl.ImageParam]]:
     space = recipe.operands[-1]
     i, j = hl.Var("i"), hl.Var("j")
     result = hl.Func("result")
-    result[i, j] = hl.undef(TYPES[space.dtype])
+    # A costly expression gets a pass of its own over the sums: beside the product, its constants would take the
+    # registers of the accumulators.
+    heavy = is_heavy(recipe.expression)
+    target = hl.Func("sums") if heavy and space.dtype != "float32" else result
+    target[i, j] = hl.undef(hl.Float(32) if heavy else TYPES[space.dtype])
     rows = extent(result.output_buffer(), space, 0)
-    constrain(result.output_buffer(), space)
     columns = recipe.operands[1].shape[2]
     assert columns is not None
     highest = TILE_ROWS[max(columns // VECTOR, 1)]
-    for stage, tiles in enumerate(balanced_tiles(rows, space.shape[0], highest)):
-        _add_tiles(recipe, parameters, result, rows, tiles, stage)
+    plan = balanced_tiles(rows, space.shape[0], highest)
+    if heavy:
+        for stage, tiles in enumerate(plan):
+            _add_tiles(dataclasses.replace(recipe, expression=_SUMS), parameters, target, rows, tiles, stage)
+        value = _value(recipe, parameters, i, j, hl.Expr(target[i, j]))
+        result[i, j] = convert(value, space.dtype)
+        last = result.update(len(plan)) if target is result else result
+        # Loads as wide as the stores before them, or they wait until those have reached the cache.
+        last.vectorize(i, min(columns, VECTOR), hl.TailStrategy.Predicate)
+        if target is not result:
+            target.compute_root()
+    else:
+        for stage, tiles in enumerate(plan):
+            _add_tiles(recipe, parameters, result, rows, tiles, stage)
+    constrain(result.output_buffer(), space)
     return hl.Pipeline(result), parameters
+
+
+def _value(
+    recipe: Recipe, parameters: list[hl.ImageParam], column: hl.Expr, row: hl.Expr, accumulator: hl.Expr
+) -> hl.Expr:
+    elements: list[hl.Expr | None] = [None, None]
+    for parameter, operand in zip(parameters[2:], recipe.operands[2:-1], strict=True):
+        elements.append(parameter[_aligned(operand.shape, column, row)])
+    return evaluate(recipe.expression, elements, accumulator=accumulator)[-1]
 
 
 def _add_tiles(
@@ -102,31 +128,13 @@ def _add_tiles(
     total = hl.Expr(sums[r.x, r.y, 0, r.z, r.w])
     for number in range(1, chains):
         total += sums[r.x, r.y, number, r.z, r.w]
-    heavy = is_heavy(recipe.expression)
-    staged = hl.Func(f"staged{height}")
-    if heavy:
-        # The costly part runs in a loop over the tile, for which the registers go to the stack first.
-        value = hl.Expr(sums[c, line, 0, tile, block])
-        for number in range(1, chains):
-            value += sums[c, line, number, tile, block]
-        staged[c, line, tile, block] = value
-        total = hl.Expr(staged[r.x, r.y, r.z, r.w])
     at = row(r.z, r.y)
-    elements: list[hl.Expr | None] = [None, None]
-    for parameter, operand in zip(parameters[2:], recipe.operands[2:-1], strict=True):
-        elements.append(parameter[_aligned(operand.shape, column, at)])
-    value = evaluate(recipe.expression, elements, accumulator=total)[-1]
-    result[column, at] = convert(value, space.dtype)
+    result[column, at] = hl.cast(result.type(), _value(recipe, parameters, column, at, total))
 
     outer, lanes = hl.RVar(f"outer{height}"), hl.RVar(f"lanes{height}")
     update = result.update(stage).allow_race_conditions()
     update.split(r.x, outer, lanes, vector).vectorize(lanes)
-    if heavy:
-        staged.compute_at(result, r.z).store_in(hl.MemoryType.Stack)
-        staged.bound(c, 0, columns).bound(line, 0, height)
-        staged.vectorize(c, vector).unroll(c).unroll(line)
-    else:
-        update.unroll(outer).unroll(r.y)
+    update.unroll(outer).unroll(r.y)
     sums.compute_at(result, r.z).store_in(hl.MemoryType.Register)
     sums.bound(c, 0, columns).bound(line, 0, height).bound(chain, 0, chains)
     sums.vectorize(c, vector).unroll(c).unroll(line).unroll(chain)

@@ -14,14 +14,57 @@ import halide as hl
 _LN2_HIGH = float.fromhex("0x1.62e4p-1")  # few enough bits that its product with an exponent is exact
 _LN2_LOW = math.log(2.0) - _LN2_HIGH
 _EXP = ("0x1.fffffcp-2", "0x1.555492p-3", "0x1.5558f2p-5", "0x1.123a2p-7", "0x1.6a23cep-10")
-_LOG = ["0x1.555548p-2", "-0x1.000006p-2", "0x1.99a4b6p-3", "-0x1.555c4ep-3", "0x1.233768p-3", "-0x1.fc2208p-4", "0x1.e6f06ap-4", "-0x1.de3c16p-4", "0x1.1457a6p-4"]
+_LOG = [
+    "0x1.555548p-2",
+    "-0x1.000006p-2",
+    "0x1.99a4b6p-3",
+    "-0x1.555c4ep-3",
+    "0x1.233768p-3",
+    "-0x1.fc2208p-4",
+    "0x1.e6f06ap-4",
+    "-0x1.de3c16p-4",
+    "0x1.1457a6p-4",
+]
 _TANH = ("-0x1.555554p-2", "0x1.11106cp-3", "-0x1.b9ef7cp-5", "0x1.6394dap-6", "-0x1.0c2146p-7", "0x1.197b7cp-9")
-_ERF = ["0x1.20dd74p+0", "-0x1.81273ep-2", "0x1.ce2cf8p-4", "-0x1.b7f90ep-6", "0x1.5405b2p-8", "-0x1.a3f7p-11", "0x1.496a32p-14"]
+_ERF = [
+    "0x1.20dd74p+0",
+    "-0x1.81273ep-2",
+    "0x1.ce2cf8p-4",
+    "-0x1.b7f90ep-6",
+    "0x1.5405b2p-8",
+    "-0x1.a3f7p-11",
+    "0x1.496a32p-14",
+]
 # erfc(x) exp(x^2) as a polynomial in 1 / (1 + 0.4 x) for 0 <= x <= 10.
-_ERFC = ["0x1.293738p-14", "0x1.cb009p-3", "0x1.ebf3ecp-3", "0x1.0db11ap-3", "0x1.a85b3ap-2", "-0x1.771ea4p-2", "0x1.550f3ep-1", "-0x1.861de4p-2", "0x1.2175b6p-4"]
+_ERFC = [
+    "0x1.293738p-14",
+    "0x1.cb009p-3",
+    "0x1.ebf3ecp-3",
+    "0x1.0db11ap-3",
+    "0x1.a85b3ap-2",
+    "-0x1.771ea4p-2",
+    "0x1.550f3ep-1",
+    "-0x1.861de4p-2",
+    "0x1.2175b6p-4",
+]
 # erf(x / sqrt(2)) / 2 for |x| <= 5.2 as x times a polynomial in 2 (x / 5.2)^2 - 1, absolute error below 1e-7.
 _NORMAL_LIMIT = 5.2
-_NORMAL = ["0x1.166cf8p-3", "-0x1.157a62p-4", "0x1.99cd06p-5", "-0x1.471ae8p-5", "0x1.060fcep-5", "-0x1.951264p-6", "0x1.262bdcp-6", "-0x1.99c4c0p-7", "0x1.187e20p-7", "-0x1.39da0ap-8", "0x1.d7e4e6p-10", "-0x1.403774p-10", "0x1.4c8814p-10", "-0x1.f8a4b2p-12"]
+_NORMAL = [
+    "0x1.166cf8p-3",
+    "-0x1.157a62p-4",
+    "0x1.99cd06p-5",
+    "-0x1.471ae8p-5",
+    "0x1.060fcep-5",
+    "-0x1.951264p-6",
+    "0x1.262bdcp-6",
+    "-0x1.99c4c0p-7",
+    "0x1.187e20p-7",
+    "-0x1.39da0ap-8",
+    "0x1.d7e4e6p-10",
+    "-0x1.403774p-10",
+    "0x1.4c8814p-10",
+    "-0x1.f8a4b2p-12",
+]
 _SIN = ("-0x1.555556p-3", "0x1.111108p-7", "-0x1.a00f94p-13", "0x1.6cd5ecp-19")
 _COS = ("0x1.555556p-5", "-0x1.6c16b8p-10", "0x1.a010d6p-16", "-0x1.241ca8p-22")
 _HALF_PI = (float.fromhex("0x1.92p0"), float.fromhex("0x1.fb4p-12"), float.fromhex("0x1.4442d2p-24"))
@@ -32,13 +75,20 @@ def is_nan(x: hl.Expr) -> hl.Expr:
     return (_bits(x) & 0x7FFFFFFF) > 0x7F800000
 
 
-def exp(x: hl.Expr) -> hl.Expr:
-    """The exponential, below 2 ulp, denormal results included."""
-    limited = hl.clamp(x, hl.f32(-105.0), hl.f32(89.0))
+def exp(x: hl.Expr, *, at_most_one: bool = False) -> hl.Expr:
+    """The exponential, below 2 ulp.
+
+    Args:
+        x: any float, or one that is not positive with `at_most_one`.
+        at_most_one: saves a third of the work; results below the normal numbers become 0.
+    """
+    limited = hl.max(x, hl.f32(-88.0)) if at_most_one else hl.clamp(x, hl.f32(-105.0), hl.f32(89.0))
     n = hl.round(limited * hl.f32(1.0 / math.log(2.0)))
     r = hl.strict_float(limited - n * hl.f32(_LN2_HIGH)) - n * hl.f32(_LN2_LOW)
     value = hl.f32(1.0) + (r + r * r * _polynomial(r, _EXP))
     exponent = hl.cast(hl.Int(32), n)
+    if at_most_one:
+        return hl.select(is_nan(x), x, value * _power_of_two(exponent))
     half = exponent >> 1
     # The two powers must not be multiplied first: their product alone can overflow.
     scaled = hl.strict_float(value * _power_of_two(half))
@@ -74,7 +124,7 @@ def tanh(x: hl.Expr) -> hl.Expr:
 
 def sigmoid(x: hl.Expr) -> hl.Expr:
     """The logistic function, below 4 ulp."""
-    z = exp(-hl.abs(x))
+    z = exp(-hl.abs(x), at_most_one=True)
     return hl.select(is_nan(x), x, hl.select(x < hl.f32(0.0), z, hl.f32(1.0)) / (hl.f32(1.0) + z))
 
 
@@ -82,7 +132,7 @@ def erf(x: hl.Expr) -> hl.Expr:
     """The error function, below 4 ulp."""
     magnitude = hl.abs(x)
     t = hl.f32(1.0) / (hl.f32(1.0) + hl.f32(0.4) * magnitude)
-    complement = _polynomial(t, _ERFC) * exp(-x * x)
+    complement = _polynomial(t, _ERFC) * exp(-x * x, at_most_one=True)
     signed = _float(_bits(hl.f32(1.0) - complement) | (_bits(x) & hl.i32(-0x80000000)))
     small = x * _polynomial(x * x, _ERF)
     limit = _float((_bits(x) & hl.i32(-0x80000000)) | 0x3F800000)

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from taut.codegen import Expression, Operand, Recipe
+from taut.compile._grouped import Grouped
 from taut.compile._pointwise import Expressions
 from taut.compile._views import Buffer, View
 from taut.graph import Dim
@@ -26,7 +27,7 @@ class Anchor:
     inputs: tuple[View, ...]
     extras: tuple[View, ...]
     sizes: tuple[Dim, ...]
-    view: Callable[[Buffer], View]
+    view: Callable[[Buffer], View | Grouped]
     recipe: Callable[[Sequence[Operand], Operand, Expression], Recipe]
 
     def start(self, made: Expressions) -> int:

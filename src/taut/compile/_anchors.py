@@ -11,7 +11,9 @@ from taut.codegen import Expression, Operand, Recipe, linear_recipe, matmul_reci
 from taut.compile._anchor import Anchor
 from taut.compile._convolutions import convolution_anchor, is_convolution
 from taut.compile._dims import plain, product, same
+from taut.compile._grouped import Grouped
 from taut.compile._kernel_operands import memory_order, operand
+from taut.compile._pools import is_pool, pool_anchor
 from taut.compile._views import Buffer, View, contiguous
 from taut.graph import Argument, Dim, Graph, Node, Ref, TensorType
 
@@ -42,7 +44,7 @@ def _is_linear(graph: Graph, node: Node) -> bool:
 
 
 def _linear(lowering: Lowering, node: Node) -> Anchor:
-    return linear_anchor(lowering, lowering.tensor(node.args[0]), _weight(lowering, node.args[1]), _bias(node))
+    return linear_anchor(lowering, node.args[0], _weight(lowering, node.args[1]), _bias(node))
 
 
 def _is_any_product(graph: Graph, node: Node) -> bool:
@@ -62,7 +64,7 @@ def _is_product(graph: Graph, node: Node) -> bool:
 
 def _product(lowering: Lowering, node: Node) -> Anchor:
     weight = lowering.transposed(_weight(lowering, node.args[1]))
-    return linear_anchor(lowering, lowering.tensor(node.args[0]), weight, None)
+    return linear_anchor(lowering, node.args[0], weight, None)
 
 
 def _is_addition_of_product(graph: Graph, node: Node) -> bool:
@@ -73,15 +75,23 @@ def _is_addition_of_product(graph: Graph, node: Node) -> bool:
 
 def _addition_of_product(lowering: Lowering, node: Node) -> Anchor:
     weight = lowering.transposed(_weight(lowering, node.args[2]))
-    return linear_anchor(lowering, lowering.tensor(node.args[1]), weight, node.args[0])
+    return linear_anchor(lowering, node.args[1], weight, node.args[0])
 
 
-def linear_anchor(lowering: Lowering, x: View, weight: torch.Tensor, bias: Argument) -> Anchor:
+def linear_anchor(lowering: Lowering, argument: Argument, weight: torch.Tensor, bias: Argument) -> Anchor:
     """X (..., K) times a constant weight (N, K).
 
     Rows are taken in the order of memory, whatever their logical order, and the result has the same order.
     """
     features = weight.shape[0]
+    late = lowering.late.get(argument) if isinstance(argument, Ref) and argument not in lowering.values else None
+    leading = None
+    if late is not None and same(late.view.sizes[-1], weight.shape[1]):
+        x, leading = late.view, late.groups[:-1]
+    elif late is not None and (joined := late.view.reshape((*late.view.sizes[: late.groups[-1][0]], weight.shape[1]))):
+        x, leading = joined, late.groups[:-1]
+    else:
+        x = lowering.tensor(argument)
     order = memory_order(x, lowering.hint, last=[x.rank - 1])
     rows = _rows(x, order)
     if rows is None:
@@ -92,8 +102,9 @@ def linear_anchor(lowering: Lowering, x: View, weight: torch.Tensor, bias: Argum
     outer = [x.sizes[axis] for axis in order[:-1]]
     inverse = [order.index(axis) for axis in range(x.rank)]
 
-    def view(buffer: Buffer) -> View:
-        return contiguous(buffer, (*outer, features)).permute(inverse)
+    def view(buffer: Buffer) -> View | Grouped:
+        whole = contiguous(buffer, (*outer, features)).permute(inverse)
+        return whole if leading is None else Grouped(whole, (*leading, (x.rank - 1,)))
 
     def recipe(others: Sequence[Operand], output: Operand, expression: Expression) -> Recipe:
         count = rows.sizes[0] if isinstance(rows.sizes[0], int) else None
@@ -109,7 +120,7 @@ def _is_batched_product(graph: Graph, node: Node) -> bool:
 
 
 def _batched_product(lowering: Lowering, node: Node) -> Anchor:
-    """A (..., M, K) @ b (..., K, N), leading dimensions broadcast."""
+    """The product a (..., M, K) @ b (..., K, N), leading dimensions broadcast."""
     sizes = tuple(plain(size) for size in node.type.shape)
     batch = sizes[:-2]
     total = product(batch)
@@ -126,7 +137,7 @@ def _batched_product(lowering: Lowering, node: Node) -> Anchor:
         return contiguous(buffer, sizes)
 
     def recipe(others: Sequence[Operand], output: Operand, expression: Expression) -> Recipe:
-        return matmul_recipe(operand(a), operand(b), others, output, expression)
+        return matmul_recipe(operand(a), operand(b), output, expression, others)
 
     return Anchor((a, b), (), (total, *sizes[-2:]), view, recipe)
 
@@ -164,6 +175,10 @@ _KINDS: dict[str, tuple[Callable[[Graph, Node], bool], Callable[[Lowering, Node]
     "aten.conv2d.default": (is_convolution, convolution_anchor),
     "aten.conv2d.padding": (is_convolution, convolution_anchor),
     "aten.convolution.default": (is_convolution, convolution_anchor),
+    "aten.max_pool2d.default": (is_pool, pool_anchor),
+    "aten.avg_pool2d.default": (is_pool, pool_anchor),
+    "aten.adaptive_avg_pool2d.default": (is_pool, pool_anchor),
+    "aten.mean.dim": (is_pool, pool_anchor),
     "aten.addmm.default": (_is_addition_of_product, _addition_of_product),
 }
 """By operator: whether it fits, and its kernel."""

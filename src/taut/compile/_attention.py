@@ -36,26 +36,30 @@ def lower_attention(lowering: Lowering, node: Node) -> View | None:
         return None
     queries, keys, values = views
     heads, features, value_features = queries.sizes[1], queries.sizes[3], values.sizes[3]
-    if not all(isinstance(size, int) for size in (heads, features, value_features)):
+    if not isinstance(heads, int) or not isinstance(features, int):
         return None
     if not all(same(keys.sizes[axis], queries.sizes[axis]) for axis in (0, 1)):
         return None
+    if heads == 0 or features != value_features or not same(queries.sizes[0], values.sizes[0]):
+        return None
     inputs = [queries, keys, values]
+    shown = None
     if mask is not None:
-        shown = lowering.tensor(mask)
-        if shown.dtype not in (torch.float32, torch.bool):
+        given_mask = lowering.tensor(mask)
+        if given_mask.dtype not in (torch.float32, torch.bool):
             return None
-        shown = shown.expand((*queries.sizes[:3], keys.sizes[2])) if shown.rank == 4 or rank == 4 else shown
-        inputs.append(broadcast_to_one(_four(shown)))
+        whole = given_mask.expand((*queries.sizes[:3], keys.sizes[2])[4 - rank :])
+        shown = _dense(lowering, broadcast_to_one(_four(whole)))
+        inputs.append(shown)
     batch, length = queries.sizes[0], queries.sizes[2]
     sizes = (batch, length, heads, value_features)
-    buffer = lowering.new(torch.float32, product(sizes))
-    output = contiguous(buffer, sizes).permute((0, 2, 1, 3))
+    output = contiguous(lowering.new(torch.float32, product(sizes)), sizes).permute((0, 2, 1, 3))
     recipe = attention_recipe(
-        [operand(view) for view in inputs],
-        operand(output),
-        causal=causal,
+        heads,
+        features,
         scale=None if scale is None else float(scale),
+        causal=causal,
+        mask=None if shown is None else operand(shown),
     )
     lowering.emit(KernelStep(recipe, tuple(inputs), (output,), lowering.label, (node.id,)))
     return output if rank == 4 else output.drop([0])

@@ -60,8 +60,8 @@ def convolution_anchor(lowering: Lowering, node: Node) -> Anchor:
     channels = weight.shape[0]
     nhwc = x.permute((0, 2, 3, 1))
     image = groups == 1 and same(x.strides[3], 1) and isinstance(x.sizes[1], int) and x.sizes[1] <= _FEW_CHANNELS
-    if not image and not same(nhwc.strides[3], 1) and not same(nhwc.sizes[3], 1):
-        nhwc = lowering.copy(x, (0, 2, 3, 1)).permute((0, 2, 3, 1))
+    if not image:
+        nhwc = pixels_last(lowering, x)
     pixels = (sizes[0], sizes[2], sizes[3])
     if not image and groups == 1 and _is_pointwise(window):
         merged = nhwc.reshape((nhwc.sizes[0], 1, product(nhwc.sizes[1:3]), nhwc.sizes[3]))
@@ -95,6 +95,14 @@ def convolution_anchor(lowering: Lowering, node: Node) -> Anchor:
         return make(others, expression)
 
     return Anchor((source, packed), extras, kernel_sizes, view, recipe)
+
+
+def pixels_last(lowering: Lowering, x: View) -> View:
+    """X (N, C, H, W) as (N, H, W, C) with dense channels, copied where its memory has another order."""
+    nhwc = x.permute((0, 2, 3, 1))
+    if same(nhwc.strides[3], 1) or same(nhwc.sizes[3], 1):
+        return nhwc
+    return lowering.copy(x, (0, 2, 3, 1)).permute((0, 2, 3, 1))
 
 
 def _channels(lowering: Lowering, bias: Argument, sizes: tuple) -> View:

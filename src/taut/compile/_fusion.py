@@ -46,7 +46,7 @@ def fuse(graph: Graph, anchors: frozenset[int], avoided: frozenset[int] = frozen
         anchors: ids of nodes whose kernels take an epilogue.
         avoided: ids of nodes that stay alone.
     """
-    nodes = [node for node in graph.nodes if node.id not in avoided]
+    nodes = [node for node in graph.nodes if node.id not in avoided | anchors]
     pointwise = {node.id for node in nodes if is_pointwise(graph, node)}
     chains: dict[int, tuple[int, ...]] = {}
     taken: set[int] = set()

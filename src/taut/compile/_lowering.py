@@ -352,7 +352,7 @@ class Lowering:
         recipe = anchor.recipe([operand(view) for view in read], operand(target), tuple(made.entries))
         nodes = (node.id, *(member for member in chain if member not in rest))
         self.emit(KernelStep(recipe, (*anchor.inputs, *read), (target,), self._label, nodes))
-        self.values[Ref(last.id)] = View(buffer, current.sizes, current.strides, current.offset)
+        self._put(Ref(last.id), _moved(current, buffer))
         for member in rest:
             step = self.graph.nodes[member]
             if is_layout(step):
@@ -361,12 +361,24 @@ class Lowering:
                 self.map(step, (member,))
 
     def _epilogue(
-        self, step: Node, last: Node, current: View, anchor: Anchor, made: Expressions, extras: list[View], entry: int
-    ) -> tuple[View, int] | None:
+        self,
+        step: Node,
+        last: Node,
+        current: View | Grouped,
+        anchor: Anchor,
+        made: Expressions,
+        extras: list[View],
+        entry: int,
+    ) -> tuple[View | Grouped, int] | None:
         """The view and entry after one more node of the chain, or None if it does not fit."""
         if is_layout(step):
-            found = view_results(self.graph, step, current)
-            return None if found is None else (found[0], entry)
+            if isinstance(current, Grouped):
+                found = regroup(step, current)
+                return None if found is None else (found, entry)
+            views = view_results(self.graph, step, current)
+            return None if views is None else (views[0], entry)
+        if isinstance(current, Grouped):
+            return None
         aligned: dict[Ref, View] = {}
         for ref in step.inputs:
             if ref.node != last.id:
@@ -392,3 +404,12 @@ def _unsupported_scalar(node: Node) -> Exception:
         expected="an integer used as a size or an index",
         fix="keep the number in a tensor of no dimensions",
     )
+
+
+def _moved(value: View | Grouped, buffer: Buffer) -> View | Grouped:
+    """The same view of another buffer."""
+    if isinstance(value, Grouped):
+        moved = _moved(value.view, buffer)
+        assert isinstance(moved, View)
+        return Grouped(moved, value.groups)
+    return View(buffer, value.sizes, value.strides, value.offset)

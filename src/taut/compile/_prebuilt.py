@@ -13,7 +13,6 @@ from taut.compile._block import CopyStep, ItemStep, KernelStep
 from taut.compile._constants import scalar_constant
 from taut.compile._dims import free_symbols, plain, product
 from taut.compile._layout_ops import number
-from taut.compile._pools import lower_pool
 from taut.compile._views import View, contiguous
 from taut.graph import Node, Ref, ScalarType, evaluate
 
@@ -150,9 +149,6 @@ _HANDLERS: dict[str, Callable[[Lowering, Node], View | None]] = {
     "stack": _concatenate,
     "nonzero": _nonzero,
     "scaled_dot_product_attention": lower_attention,
-    "max_pool2d": lower_pool,
-    "avg_pool2d": lower_pool,
-    "adaptive_avg_pool2d": lower_pool,
     "constant_pad_nd": _pad,
     **dict.fromkeys(("zeros", "ones", "full", "scalar_tensor"), _filled),
     **dict.fromkeys(("new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like"), _filled),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from taut.compile._dims import plain, product
 from taut.compile._pointwise import Expressions, Operand, Unsupported, Value
 from taut.graph import Argument, Graph, Node, Ref, TensorType
 
@@ -57,12 +58,12 @@ def row_expression(graph: Graph, node: Node, made: Expressions, operand: Operand
     if name in _SOFTMAX:
         return Value(_softmax(name, made, x), torch.float32)
     if name in _NORMS:
-        return Value(_norm(name, node, made, x, operand), torch.float32)
+        return Value(_norm(graph, node, made, x, operand), torch.float32)
     if node.keyword("dtype") not in (None, torch.float32):
         raise Unsupported(node.op)
     reduced = made.add(_REDUCTIONS[name], x)
     if name == "mean":
-        reduced = made.add("div", reduced, _count(made))
+        reduced = made.add("div", reduced, _count(graph, node, made))
     return Value(reduced, torch.float32)
 
 
@@ -85,9 +86,9 @@ def _softmax(name: str, made: Expressions, x: int) -> int:
     return made.add("mul", exponential, made.add("reciprocal", total))
 
 
-def _norm(name: str, node: Node, made: Expressions, x: int, operand: Operand) -> int:
-    count = _count(made)
-    if name == "layer_norm":
+def _norm(graph: Graph, node: Node, made: Expressions, x: int, operand: Operand) -> int:
+    count = _count(graph, node, made)
+    if node.op.startswith("aten.layer_norm"):
         weight, bias = _argument(node, 2, "weight", None), _argument(node, 3, "bias", None)
         epsilon = _argument(node, 4, "eps", 1e-5)
         x = made.add("sub", x, made.add("div", made.add("row_sum", x), count))
@@ -107,8 +108,13 @@ def _norm(name: str, node: Node, made: Expressions, x: int, operand: Operand) ->
     return x
 
 
-def _count(made: Expressions) -> int:
+def _count(graph: Graph, node: Node, made: Expressions) -> int:
     """The number of elements of a row."""
+    kind = graph.value_type(node.inputs[0])
+    assert isinstance(kind, TensorType)
+    elements = product(plain(kind.shape[axis]) for axis in row_dimensions(graph, node))
+    if isinstance(elements, int):
+        return made.add("constant", float(elements))
     return made.add("row_sum", made.add("constant", 1.0))
 
 

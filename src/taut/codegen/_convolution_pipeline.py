@@ -1,0 +1,77 @@
+"""A convolution in Halide: inputs staged by strips, tiles of sums in registers.
+
+Dimensions run innermost first: o output channel, i column, j row, n image.
+"""
+
+from __future__ import annotations
+
+import halide as hl
+
+from taut.codegen._buffers import inputs
+from taut.codegen._convolution_plan import Plan, plan
+from taut.codegen._convolution_staging import EXACT, MASK, Staging, aligned, contiguous, host_vectors, split_pixels
+from taut.codegen._convolution_window import Window
+from taut.codegen._expression import evaluate
+from taut.codegen._recipe import Operand, Recipe
+
+
+def pipeline(recipe: Recipe) -> tuple[hl.Pipeline, list[hl.ImageParam]]:
+    """The pipeline of a recipe that `convolution_recipe` made, and its inputs."""
+    parameters = inputs(recipe)
+    weights = parameters[1]
+    contiguous(weights, recipe.operands[1])
+    window, output = Window.of(recipe), recipe.operands[-1]
+    depth, block = (int(size or 0) for size in recipe.operands[1].shape[3:])
+    lanes, registers = host_vectors()
+    tiles = plan(window, depth, output.shape, -(-block // lanes), registers)
+    first = bool(recipe.parameters["channels_first"])
+    staging = Staging(recipe, parameters[0], window, depth, channels_first=first)
+
+    o, i, j, n = (hl.Var(name) for name in "oijn")
+    taps = hl.RDom([(0, depth), (0, window.kernel[1])] + ([] if tiles.share else [(0, window.kernel[0])]), "taps")
+    sums = hl.Func("sums")
+    sums[o, i, j, n] = hl.f32(0)
+    value = hl.Expr(sums[o, i, j, n])
+    for row in range(window.kernel[0]) if tiles.share else (taps.z,):
+        column = i * window.stride[1] + taps.y * window.dilation[1]
+        x = staging.at(taps.x, column, j * window.stride[0] + row * window.dilation[0], n)
+        value += x * weights[o % block, taps.x, taps.y, row, o // block]
+    sums[o, i, j, n] = value
+
+    result = hl.Func("result")
+    extras = aligned(recipe, parameters, (o, i, j, n), first=2)
+    result[o, i, j, n] = evaluate(recipe.expression, extras, accumulator=hl.Expr(sums[o, i, j, n]))[-1]
+    _schedule(result, sums, staging, taps, tiles, output, block, depth, lanes)
+    return hl.Pipeline(result), parameters
+
+
+def _schedule(
+    result: hl.Func,
+    sums: hl.Func,
+    staging: Staging,
+    taps: hl.RDom,
+    tiles: Plan,
+    output: Operand,
+    block: int,
+    depth: int,
+    lanes: int,
+) -> None:
+    o, i, j, n = result.args()
+    blocks, vector, lane = hl.Var("block"), hl.Var("vector"), hl.Var("lane")
+    ii, ji, it, jt, across, down = split_pixels(result, output, tiles.tile)
+    result.split(o, blocks, o, block, EXACT if int(output.shape[3] or 0) % block == 0 else MASK)
+    result.split(o, vector, lane, lanes).vectorize(lane)
+    result.reorder(lane, vector, ii, ji, it, jt, blocks, across, down, n).unroll(vector).unroll(ii).unroll(ji)
+
+    sums.compute_at(result, it).store_in(hl.MemoryType.Stack)
+    sums.bound_extent(o, block).bound_extent(i, tiles.tile.width).bound_extent(j, tiles.tile.height)
+    sums.split(o, vector, lane, lanes).reorder(lane, vector, i, j).vectorize(lane).unroll(vector).unroll(i).unroll(j)
+    # Neighbouring rows next to each other: an input that they share is loaded once.
+    pixels, outer = ((j, i), (taps.y,)) if tiles.share else ((i, j), (taps.y, taps.z))
+    update = sums.update().split(o, vector, lane, lanes).reorder(lane, vector, *pixels, taps.x, *outer)
+    update.vectorize(lane).unroll(vector).unroll(i).unroll(j)
+    if depth <= 4:
+        update.unroll(taps.x)
+    elif depth % 2 == 0 and tiles.tile.width * tiles.tile.height * block < 24 * lanes:
+        update.unroll(taps.x, 2)  # more would let the compiler reorder the sums and spill
+    staging.schedule(result, across, tiles.tile, lanes)

@@ -1,0 +1,95 @@
+"""Generated depthwise convolutions against torch in float64."""
+
+import numpy as np
+import pytest
+from convolution_reference import channels_of, convolve, image, outputs, run
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+
+from taut.codegen._build import build
+from taut.codegen._call import Kernel
+from taut.codegen._convolution_window import Window
+from taut.codegen._depthwise import depthwise_recipe, pack_depthwise
+from taut.codegen._recipe import Operand
+from taut.errors import ArgumentError
+
+BIAS_RELU6 = (("accumulator",), ("operand", 2), ("add", 0, 1), ("relu", 2), ("constant", 6.0), ("minimum", 3, 4))
+RESIDUAL = (("accumulator",), ("operand", 3), ("add", 0, 1))
+
+
+def recipe(channels, window, *, rows=None, columns=None, residual=False):
+    extras = [Operand("float32", (channels,))]
+    if residual:
+        extras.append(Operand("float32", (None, None, None, channels)))
+    return depthwise_recipe(
+        Operand("float32", (None, rows, columns, channels)),
+        window,
+        extras=extras,
+        expression=RESIDUAL if residual else BIAS_RELU6,
+    )
+
+
+RECIPES = {
+    "3x3": recipe(32, Window((3, 3), padding=(1, 1, 1, 1))),
+    "3x3, stride 2, channels that fill no vector": recipe(40, Window((3, 3), (2, 2), (1, 1, 1, 1))),
+    "5x5, residual": recipe(24, Window((5, 5), padding=(2, 2, 2, 2)), residual=True),
+    "5x5, stride 2": recipe(72, Window((5, 5), (2, 2), (2, 2, 2, 2))),
+    "dilation 2, few channels": recipe(5, Window((3, 3), padding=(2, 2, 2, 2), dilation=(2, 2))),
+    "uneven": recipe(16, Window((2, 3), (2, 1), (0, 1, 2, 0))),
+    "static": recipe(144, Window((3, 3), padding=(1, 1, 1, 1)), rows=7, columns=14),
+}
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory):
+    built = build(RECIPES.values(), cache=tmp_path_factory.mktemp("cache"))
+    assert not built.failed
+    return {name: Kernel(built, recipe) for name, recipe in RECIPES.items()}
+
+
+def compare(kernels, name, batch, rows, columns, *, contiguous=False):
+    made = RECIPES[name]
+    window, channels = Window.of(made), channels_of(made.operands[-1])
+    rng = np.random.default_rng(batch * 10000 + rows * 100 + columns)
+    shape = (batch, *outputs(window, rows, columns), channels)
+    x = image(rng, batch, rows, columns, channels, contiguous=contiguous)
+    weight = rng.standard_normal((channels, 1, *window.kernel)).astype(np.float32)
+    bias = rng.standard_normal(channels).astype(np.float32)
+    residual = [image(rng, *shape)] if len(made.operands) == 5 else []
+    output = run(kernels[name], [x, pack_depthwise(weight), bias, *residual], shape)
+    sums = convolve(x, weight, window, groups=channels)
+    expected = sums + residual[0] if residual else np.clip(sums + bias, 0, 6)
+    np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name != "static"])
+@given(st.integers(0, 3), st.integers(1, 40), st.integers(1, 40), st.booleans())
+@settings(max_examples=25, deadline=None)
+@example(1, 3, 3, False)
+@example(1, 35, 70, True)
+def test_any_size_is_right(kernels, name, batch, rows, columns, contiguous):
+    window = Window.of(RECIPES[name])
+    assume(min(outputs(window, rows, columns)) > 0)
+    compare(kernels, name, batch, rows, columns, contiguous=contiguous)
+
+
+@pytest.mark.parametrize("batch", [0, 1, 3])
+def test_static_sizes_are_right(kernels, batch):
+    compare(kernels, "static", batch, 7, 14)
+
+
+def test_a_residual_may_be_overwritten(kernels):
+    rng = np.random.default_rng(0)
+    x, weight = image(rng, 1, 9, 9, 24), rng.standard_normal((24, 1, 5, 5)).astype(np.float32)
+    output = rng.standard_normal((1, 9, 9, 24)).astype(np.float32)
+    made = RECIPES["5x5, residual"]
+    expected = convolve(x, weight, Window.of(made), groups=24) + output
+    kernels["5x5, residual"](x, pack_depthwise(weight), np.zeros(24, np.float32), output, output)
+    np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_refusals():
+    with pytest.raises(ArgumentError, match="channels"):
+        depthwise_recipe(Operand("float32", (None, 8, 8, None)), Window((3, 3)))
+    with pytest.raises(ArgumentError, match="weight"):
+        pack_depthwise(np.zeros((8, 2, 3, 3), np.float32))
