@@ -24,9 +24,15 @@ struct Vector {
     }
     static Float add(Float a, Float b) { return _mm256_add_ps(a, b); }
     static Float mul(Float a, Float b) { return _mm256_mul_ps(a, b); }
+    static Float div(Float a, Float b) { return _mm256_div_ps(a, b); }
     static Float fma(Float a, Float b, Float c) { return _mm256_fmadd_ps(a, b, c); }
     static Float min(Float a, Float b) { return _mm256_min_ps(a, b); }
     static Float max(Float a, Float b) { return _mm256_max_ps(a, b); }
+    // 2^n for an integer n, -126 to 127, given 1.5 * 2^23 + n.
+    static Float power_of_two(Float shifted) {
+        const __m256i biased = _mm256_add_epi32(_mm256_castps_si256(shifted), _mm256_set1_epi32(127));
+        return _mm256_castsi256_ps(_mm256_slli_epi32(biased, 23));
+    }
     static void store(float* p, Float value) { _mm256_storeu_ps(p, value); }
     static void store_part(float* p, int count, Float value) { _mm256_maskstore_ps(p, lane_mask(count), value); }
     static void store_bfloat16(std::uint16_t* p, int count, Float value) {

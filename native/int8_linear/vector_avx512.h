@@ -20,9 +20,15 @@ struct Vector {
     static Float from_int(const std::int32_t* p) { return _mm512_cvtepi32_ps(_mm512_loadu_si512(p)); }
     static Float add(Float a, Float b) { return _mm512_add_ps(a, b); }
     static Float mul(Float a, Float b) { return _mm512_mul_ps(a, b); }
+    static Float div(Float a, Float b) { return _mm512_div_ps(a, b); }
     static Float fma(Float a, Float b, Float c) { return _mm512_fmadd_ps(a, b, c); }
     static Float min(Float a, Float b) { return _mm512_min_ps(a, b); }
     static Float max(Float a, Float b) { return _mm512_max_ps(a, b); }
+    // 2^n for an integer n, -126 to 127, given 1.5 * 2^23 + n.
+    static Float power_of_two(Float shifted) {
+        const __m512i biased = _mm512_add_epi32(_mm512_castps_si512(shifted), _mm512_set1_epi32(127));
+        return _mm512_castsi512_ps(_mm512_slli_epi32(biased, 23));
+    }
     static void store(float* p, Float value) { _mm512_storeu_ps(p, value); }
     static void store_part(float* p, int count, Float value) { _mm512_mask_storeu_ps(p, lane_mask(count), value); }
     static void store_bfloat16(std::uint16_t* p, int count, Float value) {

@@ -19,9 +19,14 @@ struct Vector {
     static Float from_int(const std::int32_t* p) { return static_cast<float>(*p); }
     static Float add(Float a, Float b) { return a + b; }
     static Float mul(Float a, Float b) { return a * b; }
+    static Float div(Float a, Float b) { return a / b; }
     static Float fma(Float a, Float b, Float c) { return __builtin_fmaf(a, b, c); }
     static Float min(Float a, Float b) { return a < b ? a : b; }
     static Float max(Float a, Float b) { return a > b ? a : b; }
+    // 2^n for an integer n, -126 to 127, given 1.5 * 2^23 + n.
+    static Float power_of_two(Float shifted) {
+        return __builtin_bit_cast(float, (__builtin_bit_cast(std::uint32_t, shifted) + 127u) << 23);
+    }
     static void store(float* p, Float value) { *p = value; }
     static void store_part(float* p, int, Float value) { *p = value; }
     static void store_bfloat16(std::uint16_t* p, int, Float value) {

@@ -11,6 +11,7 @@ from __future__ import annotations
 import halide as hl
 
 from taut.codegen._buffers import constrain, extent, inputs
+from taut.codegen._expression import aligned
 from taut.codegen._math import exp
 from taut.codegen._recipe import Operand, Recipe
 
@@ -115,10 +116,7 @@ def pipeline(recipe: Recipe) -> tuple[hl.Pipeline, list[hl.ImageParam]]:
 def _masked(
     value: hl.Expr, mask: hl.ImageParam, operand: Operand, s: hl.Expr, t: hl.Expr, h: hl.Expr, b: hl.Expr
 ) -> hl.Expr:
-    places = [
-        hl.i32(0) if size == 1 else place for size, place in zip(reversed(operand.shape), (s, t, h, b), strict=True)
-    ]
-    element = mask[tuple(places)]
+    element = aligned(mask, operand, (s, t, h, b))
     return hl.select(element, value, _minus_infinity()) if operand.dtype == "bool" else value + element
 
 

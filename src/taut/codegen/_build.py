@@ -87,6 +87,8 @@ def build(
     if not timeout > 0:
         raise ArgumentError("timeout", timeout, expected="more than 0 seconds")
     distinct = {recipe.key: recipe for recipe in recipes}
+    if not distinct:
+        return Built(None, {}, {}, {})
     target = host_target()
     folder = Path(cache) if cache is not None else default_cache()
     library = folder / f"{_identity(distinct, target)}.so"

@@ -10,7 +10,7 @@ import halide as hl
 
 from taut.codegen import _math
 from taut.codegen._buffers import TYPES
-from taut.codegen._recipe import Expression
+from taut.codegen._recipe import Expression, Operand
 from taut.errors import ArgumentError
 
 ROW_OPERATIONS = ("row_sum", "row_max", "row_min")
@@ -54,6 +54,16 @@ def evaluate(
 def is_heavy(expression: Expression) -> bool:
     """Whether an expression takes so many instructions that copies of it should be few."""
     return any(entry[0] in HEAVY for entry in expression)
+
+
+def aligned(parameter: hl.ImageParam, operand: Operand, places: Sequence[hl.Expr]) -> hl.Expr:
+    """The element of an operand at the innermost of the places (innermost first); static sizes of 1 broadcast."""
+    return parameter[
+        tuple(
+            hl.i32(0) if size == 1 else place
+            for size, place in zip(reversed(operand.shape), places[: len(operand.shape)], strict=True)
+        )
+    ]
 
 
 def as_float(value: hl.Expr) -> hl.Expr:

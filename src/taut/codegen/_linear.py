@@ -57,7 +57,7 @@ def linear_recipe(
 
 
 def pack_linear(weight: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Weights [N, K], as torch.nn.Linear has them, in blocks of columns [ceil(N / columns), K, columns], zero-padded."""
+    """Weights [N, K], as torch.nn.Linear has them, in column blocks [ceil(N / columns), K, columns], zero-padded."""
     n, k = weight.shape
     blocks, _, columns = packed_shape(k, n)
     padded = np.zeros((blocks * columns, k), np.float32)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import halide as hl
 
 from taut.codegen._buffers import constrain, extent, inputs
-from taut.codegen._expression import HEAVY, ROW_OPERATIONS, convert, evaluate
+from taut.codegen._expression import HEAVY, ROW_OPERATIONS, aligned, convert, evaluate
 from taut.codegen._math import is_nan
 from taut.codegen._recipe import Expression, Operand, Recipe
 
@@ -69,7 +69,7 @@ class _Rows:
     def value(self, number: int, column: hl.Expr) -> hl.Expr:
         """Entry `number` at a column of the current row."""
         elements = [
-            parameter[tuple(self._place(operand, column))]
+            aligned(parameter, operand, (column, *self._outer))
             for parameter, operand in zip(self._parameters, self._operands, strict=True)
         ]
         known = {entry: value(column) for entry, value in self._known.items()}
@@ -79,10 +79,6 @@ class _Rows:
         """Compute each stage once for each row."""
         for stage in self._stages:
             stage()
-
-    def _place(self, operand: Operand, column: hl.Expr) -> list[hl.Expr]:
-        places = [column, *self._outer][: len(operand.shape)]
-        return [hl.i32(0) if size == 1 else place for size, place in zip(reversed(operand.shape), places, strict=True)]
 
     def _at_row(self, stage: hl.Func, *, sized_by_row: bool = False) -> None:
         if not self._outer:

@@ -14,7 +14,7 @@ import halide as hl
 _LN2_HIGH = float.fromhex("0x1.62e4p-1")  # few enough bits that its product with an exponent is exact
 _LN2_LOW = math.log(2.0) - _LN2_HIGH
 _EXP = ("0x1.fffffcp-2", "0x1.555492p-3", "0x1.5558f2p-5", "0x1.123a2p-7", "0x1.6a23cep-10")
-_LOG = [
+_LOG = (
     "0x1.555548p-2",
     "-0x1.000006p-2",
     "0x1.99a4b6p-3",
@@ -24,9 +24,9 @@ _LOG = [
     "0x1.e6f06ap-4",
     "-0x1.de3c16p-4",
     "0x1.1457a6p-4",
-]
+)
 _TANH = ("-0x1.555554p-2", "0x1.11106cp-3", "-0x1.b9ef7cp-5", "0x1.6394dap-6", "-0x1.0c2146p-7", "0x1.197b7cp-9")
-_ERF = [
+_ERF = (
     "0x1.20dd74p+0",
     "-0x1.81273ep-2",
     "0x1.ce2cf8p-4",
@@ -34,9 +34,9 @@ _ERF = [
     "0x1.5405b2p-8",
     "-0x1.a3f7p-11",
     "0x1.496a32p-14",
-]
+)
 # erfc(x) exp(x^2) as a polynomial in 1 / (1 + 0.4 x) for 0 <= x <= 10.
-_ERFC = [
+_ERFC = (
     "0x1.293738p-14",
     "0x1.cb009p-3",
     "0x1.ebf3ecp-3",
@@ -46,10 +46,10 @@ _ERFC = [
     "0x1.550f3ep-1",
     "-0x1.861de4p-2",
     "0x1.2175b6p-4",
-]
+)
 # erf(x / sqrt(2)) / 2 for |x| <= 5.2 as x times a polynomial in 2 (x / 5.2)^2 - 1, absolute error below 1e-7.
 _NORMAL_LIMIT = 5.2
-_NORMAL = [
+_NORMAL = (
     "0x1.166cf8p-3",
     "-0x1.157a62p-4",
     "0x1.99cd06p-5",
@@ -64,7 +64,7 @@ _NORMAL = [
     "-0x1.403774p-10",
     "0x1.4c8814p-10",
     "-0x1.f8a4b2p-12",
-]
+)
 _SIN = ("-0x1.555556p-3", "0x1.111108p-7", "-0x1.a00f94p-13", "0x1.6cd5ecp-19")
 _COS = ("0x1.555556p-5", "-0x1.6c16b8p-10", "0x1.a010d6p-16", "-0x1.241ca8p-22")
 _HALF_PI = (float.fromhex("0x1.92p0"), float.fromhex("0x1.fb4p-12"), float.fromhex("0x1.4442d2p-24"))

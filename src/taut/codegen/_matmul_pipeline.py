@@ -54,6 +54,8 @@ def pipeline(recipe: Recipe) -> tuple[hl.Pipeline, list[hl.ImageParam]]:
     for func in (packed, sums):
         func.compute_at(result, batch).hoist_storage_root()
     constrain(result.output_buffer(), space)
+    # Sizes that the sides share must agree; the kernel refuses others.
+    b.dim(1).set_extent(depth)
     result.output_buffer().dim(0).set_extent(n)
     result.output_buffer().dim(1).set_extent(rows)
     return hl.Pipeline(result), parameters

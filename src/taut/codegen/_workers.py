@@ -16,6 +16,7 @@ from typing import IO, Any
 
 import taut
 
+_COMMAND = (sys.executable, "-P", "-m", "taut.codegen._worker")
 _TAIL = 400  # characters of a dead worker's output that are reported
 
 
@@ -42,6 +43,12 @@ def generate_all(
     lock = threading.Lock()
     crew = [_Worker(target) for _ in range(min(workers, len(jobs)))]
     stopped = threading.Event()
+    raised: list[BaseException] = []
+
+    def stop() -> None:
+        stopped.set()
+        for worker in crew:
+            worker.kill(for_good=True)
 
     def serve(worker: _Worker) -> None:
         while not stopped.is_set():
@@ -50,9 +57,13 @@ def generate_all(
             except queue.Empty:
                 return
             outcome = worker.run(jobs[number], timeout)
-            with lock:
-                if not stopped.is_set():
-                    done(number, outcome)
+            try:
+                with lock:
+                    if not stopped.is_set():
+                        done(number, outcome)
+            except BaseException as error:  # goes on in the caller's thread
+                raised.append(error)
+                stop()
 
     threads = [threading.Thread(target=serve, args=(worker,), daemon=True) for worker in crew]
     try:
@@ -61,9 +72,14 @@ def generate_all(
         for thread in threads:
             thread.join()
     finally:
-        stopped.set()
+        stop()
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join()
         for worker in crew:
             worker.close()
+    if raised:
+        raise raised[0]
 
 
 class _Worker:
@@ -73,7 +89,7 @@ class _Worker:
         self._target = target
         self._process: subprocess.Popen[str] | None = None
         self._errors: IO[str] | None = None
-        self._closed = False
+        self._ended = False
         self._lock = threading.Lock()
 
     def run(self, job: dict[str, Any], timeout: float) -> float | str:
@@ -103,21 +119,21 @@ class _Worker:
             return answer["failed"] if "failed" in answer else answer["seconds"]
         status = process.wait()
         said = self._said()
-        self.close(for_good=False)
+        self.close()
         if expired.is_set():
             return f"took longer than {timeout:g} s"
         return f"the generator died with status {status}" + (f": {said}" if said else "")
 
     def _start(self) -> subprocess.Popen[str] | None:
         with self._lock:
-            if self._closed:
+            if self._ended:
                 return None
             if self._process is None:
                 root = str(Path(taut.__file__).parent.parent)
                 path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-                self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+                self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
                 self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "taut.codegen._worker", self._target],
+                    [*_COMMAND, self._target],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=self._errors,
@@ -133,18 +149,22 @@ class _Worker:
         self._errors.seek(0)
         return " ".join(self._errors.read().split())[-_TAIL:]
 
-    def close(self, *, for_good: bool = True) -> None:
-        """End the process at once."""
+    def kill(self, *, for_good: bool) -> None:
+        """End the process at once; `for_good`, none is started any more."""
         with self._lock:
-            self._closed = for_good
-            process, errors = self._process, self._errors
-            self._process = self._errors = None
-        if process is not None:
-            process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
+            self._ended = self._ended or for_good
+            if self._process is not None:
+                self._process.kill()
+
+    def close(self) -> None:
+        """End the process and release what belongs to it; only while no job runs."""
+        self.kill(for_good=False)
+        if self._process is not None:
+            self._process.wait()
+            for pipe in (self._process.stdin, self._process.stdout):
                 if pipe is not None:
                     with contextlib.suppress(BrokenPipeError):
                         pipe.close()
-        if errors is not None:
-            errors.close()
+        if self._errors is not None:
+            self._errors.close()
+        self._process = self._errors = None

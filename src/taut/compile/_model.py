@@ -117,7 +117,7 @@ def _captured(
     if isinstance(model, Graph):
         return model
     graph = capture(model, args, kwargs, dynamic_shapes=dynamic)
-    return serve_small_sizes(graph, model, args, kwargs) if isinstance(model, torch.nn.Module) else graph
+    return serve_small_sizes(graph, model, args, kwargs, dynamic) if isinstance(model, torch.nn.Module) else graph
 
 
 class _timed:  # noqa: N801 - used like a function

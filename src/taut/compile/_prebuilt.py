@@ -124,7 +124,13 @@ def _nonzero(lowering: Lowering, node: Node) -> View | None:
 def _pad(lowering: Lowering, node: Node) -> View | None:
     """A filled tensor with the argument copied into its middle."""
     source, widths = lowering.tensor(node.args[0]), node.args[1]
-    value = scalar_constant(lowering.graph, node.args[2] if len(node.args) > 2 else node.keyword("value", 0))
+    position = 2
+    if node.op == "aten.pad.default":
+        position = 3
+        if (node.args[2] if len(node.args) > 2 else node.keyword("mode", "constant")) != "constant":
+            return None
+    given = node.args[position] if len(node.args) > position else node.keyword("value", 0)
+    value = scalar_constant(lowering.graph, 0 if given is None else given)
     if not isinstance(widths, tuple) or value is None:
         return None
     numbers = [number(lowering.graph, width) for width in widths]
@@ -150,6 +156,7 @@ _HANDLERS: dict[str, Callable[[Lowering, Node], View | None]] = {
     "nonzero": _nonzero,
     "scaled_dot_product_attention": lower_attention,
     "constant_pad_nd": _pad,
+    "pad": _pad,
     **dict.fromkeys(("zeros", "ones", "full", "scalar_tensor"), _filled),
     **dict.fromkeys(("new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like"), _filled),
 }

@@ -8,7 +8,13 @@ from taut.compile._dims import plain, product
 from taut.compile._pointwise import Expressions, Operand, Unsupported, Value
 from taut.graph import Argument, Graph, Node, Ref, TensorType
 
-_REDUCTIONS = {"sum": "row_sum", "mean": "row_sum", "amax": "row_max", "amin": "row_min"}
+_REDUCTIONS = {
+    "sum": "row_sum",
+    "mean": "row_sum",
+    "amax": "row_max",
+    "amin": "row_min",
+    "linalg_vector_norm": "row_sum",
+}
 _SOFTMAX = frozenset({"softmax", "_softmax", "log_softmax", "_log_softmax"})
 _NORMS = frozenset({"layer_norm", "rms_norm"})
 
@@ -37,7 +43,7 @@ def row_dimensions(graph: Graph, node: Node) -> tuple[int, ...]:
     if name in _NORMS:
         shape = node.args[1]
         return tuple(range(rank - len(shape), rank)) if isinstance(shape, tuple) else ()
-    chosen = _argument(node, 1, "dim", None)
+    chosen = _argument(node, _after(name), "dim", None)
     if chosen is None or chosen == ():
         return tuple(range(rank))
     axes = chosen if isinstance(chosen, tuple) else (chosen,)
@@ -61,7 +67,13 @@ def row_expression(graph: Graph, node: Node, made: Expressions, operand: Operand
         return Value(_norm(graph, node, made, x, operand), torch.float32)
     if node.keyword("dtype") not in (None, torch.float32):
         raise Unsupported(node.op)
+    if name == "linalg_vector_norm":
+        if _argument(node, 1, "ord", 2) != 2:
+            raise Unsupported(node.op)
+        x = made.add("mul", x, x)
     reduced = made.add(_REDUCTIONS[name], x)
+    if name == "linalg_vector_norm":
+        reduced = made.add("sqrt", reduced)
     if name == "mean":
         reduced = made.add("div", reduced, _count(graph, node, made))
     return Value(reduced, torch.float32)
@@ -69,7 +81,12 @@ def row_expression(graph: Graph, node: Node, made: Expressions, operand: Operand
 
 def keeps_dimensions(node: Node) -> bool:
     """Whether a reduction's result has size 1 where it reduced."""
-    return _argument(node, 2, "keepdim", False) is True
+    return _argument(node, _after(node.op.split(".")[1]) + 1, "keepdim", False) is True
+
+
+def _after(name: str) -> int:
+    """The position of the dimensions among the arguments."""
+    return 2 if name == "linalg_vector_norm" else 1
 
 
 def is_reduction(node: Node) -> bool:

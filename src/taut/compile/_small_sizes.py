@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import sympy
 import torch
 from torch.utils import _pytree as pytree
 
@@ -14,7 +15,7 @@ from taut.graph import Graph, InputChecker, Interpreter, TensorType, bind_sizes,
 
 
 def serve_small_sizes(
-    graph: Graph, model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None
+    graph: Graph, model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None, dynamic_shapes: Any
 ) -> Graph:
     """Extend the ranges of symbols down to 1 and 0 as far as that was asked for and gives what the model gives.
 
@@ -27,8 +28,9 @@ def serve_small_sizes(
         model: the module it was captured from.
         args: the example inputs.
         kwargs: the example inputs by keyword.
+        dynamic_shapes: as it was given for the capture.
     """
-    asked = requested_from(graph)
+    asked = _asked(graph, dynamic_shapes) | requested_from(graph)
     if not asked:
         return graph
     flat = InputChecker(graph).bind(args, kwargs or {})
@@ -51,6 +53,30 @@ def serve_small_sizes(
     if len(lower) > 1 and not _agrees(wide, model, flat, (args, kwargs), together):
         return graph
     return _with_lower(graph, lower)
+
+
+def _asked(graph: Graph, dynamic_shapes: Any) -> dict[str, int]:
+    """The least size that was asked for, of each symbol that is served from 2 on; 0 where nothing was said."""
+    asked: dict[str, int] = {}
+    for position, node in enumerate(graph.inputs):
+        kind = graph.nodes[node].outputs[0]
+        for axis, size in enumerate(kind.shape if isinstance(kind, TensorType) else ()):
+            if isinstance(size, sympy.Symbol) and graph.symbols[size.name].lower == 2:
+                dim = _entry(dynamic_shapes, position, str(graph.nodes[node].args[0]), axis)
+                asked[size.name] = max(asked.get(size.name, 0), int(getattr(dim, "min", 0) or 0))
+    return {name: least for name, least in asked.items() if least < 2}
+
+
+def _entry(dynamic_shapes: Any, position: int, name: str, axis: int) -> Any:
+    """What `dynamic_shapes` says of a dimension."""
+    first, *path = name.split(".")
+    try:
+        found = dynamic_shapes[first] if isinstance(dynamic_shapes, Mapping) else dynamic_shapes[position]
+        for key in path:
+            found = found[key] if isinstance(found, Mapping) else found[int(key)]
+        return found.get(axis) if isinstance(found, Mapping) else found[axis]
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None
 
 
 def _with_lower(graph: Graph, lower: Mapping[str, int]) -> Graph:

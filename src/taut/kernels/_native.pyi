@@ -50,3 +50,20 @@ def vector_convolution(
     activation: str,
     threads: int,
 ) -> Tensor: ...
+def recurrent(
+    cell: str,
+    x: Tensor,
+    input_weights: Tensor,
+    hidden_weights: Tensor,
+    bias: Tensor,
+    hidden_bias: Tensor | None,
+    h0: Tensor | None,
+    c0: Tensor | None,
+    y: Tensor,
+    column: int,
+    h: Tensor,
+    c: Tensor | None,
+    reverse: bool,
+    threads: int,
+) -> None: ...
+def small_linear(x: Tensor, packed: Tensor, bias: Tensor, activation: str, y: Tensor) -> None: ...
