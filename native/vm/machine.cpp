@@ -424,6 +424,9 @@ bool Machine::execute(Host& host, Error& error, Profile* profile) {
                     const bool stays =
                         from.kind != Kind::tensor || tensor.source == Source::storage ||
                         (!outermost && (tensor.source == Source::borrowed || tensor.depth != depth));
+                    if (outermost && from.kind == Kind::none) {
+                        return program_error("result " + std::to_string(i) + " is nothing", "a value");
+                    }
                     if (outermost && from.kind == Kind::tensor && tensor.device != 0) {
                         return program_error("result " + std::to_string(i) + " is on device " +
                                                  std::to_string(tensor.device),

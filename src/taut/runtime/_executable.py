@@ -144,15 +144,12 @@ class Executable:
             step_limit: how many jumps and calls one run may take; None for any number.
             poison: whether new memory is filled with NaN, which shows reads of what was never written.
         """
-        limits = {
-            "memory_limit": _physical_memory() if memory_limit is None else memory_limit,
-            "recursion_limit": recursion_limit,
-            "step_limit": _UNLIMITED if step_limit is None else step_limit,
-        }
-        for name, value in limits.items():
+        memory = _physical_memory() if memory_limit is None else memory_limit
+        steps = _UNLIMITED if step_limit is None else step_limit
+        for name, value in (("memory_limit", memory), ("recursion_limit", recursion_limit), ("step_limit", steps)):
             if not 0 < value <= _UNLIMITED:
                 raise ArgumentError(name, value, expected=f"1 to {_UNLIMITED}")
-        return Session(_vm.Session(self._native, *limits.values(), poison))
+        return Session(_vm.Session(self._native, memory, recursion_limit, steps, poison))
 
 
 def load(program: Program, library: Library | None = None) -> Executable:
@@ -169,8 +166,31 @@ def load(program: Program, library: Library | None = None) -> Executable:
         GraphError: if the program is malformed; nothing of it has run then.
         KernelError: if the library lacks a kernel.
     """
+    return Executable(program, _load(program, library))
+
+
+def verify(program: Program) -> None:
+    """Check a program as `load` does, without its kernels.
+
+    Args:
+        program: the program.
+
+    Raises:
+        GraphError: saying what is wrong and where.
+    """
+    _load(program, _NoLibrary())
+
+
+class _NoLibrary:
+    """Stands in where nothing will run."""
+
+    def address(self, kernel: int) -> int:
+        return 0
+
+
+def _load(program: Program, library: Library | None) -> _vm.Executable:
     fallbacks = [_Fallback(graph) for graph in program.fallbacks]
-    native = _vm.load(
+    return _vm.load(
         [_function(function) for function in program.functions],
         [_parameter(parameter) for parameter in program.parameters],
         program.constants,
@@ -179,7 +199,6 @@ def load(program: Program, library: Library | None = None) -> Executable:
         list(program.messages),
         lambda number, inputs: fallbacks[number](inputs),
     )
-    return Executable(program, native)
 
 
 class _Fallback:
@@ -213,6 +232,8 @@ def _parameter(parameter: Parameter) -> tuple[Any, ...]:
     number = _dtype(parameter.dtype, f"parameter {parameter.name}")
     _rank(len(parameter.shape), f"parameter {parameter.name}")
     sizes = [size if isinstance(size, int) else -1 for size in parameter.shape]
+    if any(isinstance(size, int) and size < 0 for size in parameter.shape):
+        raise GraphError(f"parameter {parameter.name} has the shape {parameter.shape}", expected="sizes of 0 or more")
     shape = f"({', '.join(map(str, parameter.shape))}{',' if len(sizes) == 1 else ''})"
     return parameter.name, parameter.kind, number, sizes, f"{str(parameter.dtype).removeprefix('torch.')} {shape}"
 
