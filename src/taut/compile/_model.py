@@ -19,6 +19,7 @@ from taut.errors import ArgumentError
 from taut.graph import Graph, InputChecker, capture
 from taut.runtime import Session, load
 
+
 @dataclasses.dataclass(frozen=True)
 class CompileReport:
     """How a model was compiled.

@@ -70,12 +70,9 @@ __all__ = [
     "infer_types",
     "load_graph",
     "operation_cost",
-<<<<<<< HEAD
-    "requested_from",
-=======
     "read_document",
     "read_tensors",
->>>>>>> vm
+    "requested_from",
     "rewrite",
     "save_graph",
     "structural_hash",
