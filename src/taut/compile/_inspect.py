@@ -194,8 +194,11 @@ def _step(program: Program, work: Work, peaks: Peaks, resident: int, calls: int,
     kind, name, recipe = _kind(program, work)
     operations = tuple(entry[0] for entry in recipe.expression if entry[0] not in _LEAVES) if recipe else ()
     count = _operations(recipe, work.operands)
-    moved = _total(work.operands)
-    weights = _total([item for item in work.operands if item is not None and item.origin == "constant"])
+    read = work.operands
+    if name == "embedding":  # a lookup reads the rows that it writes, not the whole table
+        read = (read[-1], *read[1:])
+    moved = _total(read)
+    weights = _total([item for item in read if item is not None and item.origin == "constant"])
     predicted = None
     if kind != "aten" and count is not None and moved is not None and weights is not None:
         # Weights come from the level that holds all of them: the rest of the program has passed through since.
