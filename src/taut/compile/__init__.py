@@ -8,7 +8,15 @@ import types
 from typing import Any
 
 from taut.compile._callable import CallableProgram
-from taut.compile._inspect import Inspection, Memory, Step, fallback_operators, inspect_program, random_inputs
+from taut.compile._inspect import (
+    Inspection,
+    Memory,
+    Step,
+    fallback_operators,
+    inspect_program,
+    random_inputs,
+    seconds_by_label,
+)
 from taut.compile._model import CompiledModel, CompileReport, compile_model
 from taut.compile._save import check_program_destination, example_of, failed_kernels, is_program, load, save
 
@@ -29,6 +37,7 @@ __all__ = [
     "load",
     "random_inputs",
     "save",
+    "seconds_by_label",
 ]
 
 

@@ -147,6 +147,27 @@ def inspect_program(model: CallableProgram, inputs: Sequence[Any], peaks: Peaks)
     )
 
 
+def seconds_by_label(model: CallableProgram, inputs: Sequence[Any]) -> dict[tuple[str, str], float]:
+    """Seconds of one call by module and kernel; all else that the machine does is ("", "machine").
+
+    Args:
+        model: a program.
+        inputs: positional arguments of the model.
+    """
+    functions = model.program.functions
+    found: dict[tuple[str, str], float] = {}
+    for (function, instruction), (_, seconds) in _profile(model, model.bind(*inputs)).items():
+        code = functions[function]
+        opcode, number = (*code.instructions[instruction][:2], 0)[:2]
+        key = ("", "machine")
+        if opcode in (Opcode.KERNEL, Opcode.FALLBACK, Opcode.COPY):
+            label = code.labels[instruction] if code.labels else ""
+            _, name, _ = _kind(model.program, Opcode(opcode), number)
+            key = (label, name)
+        found[key] = found.get(key, 0.0) + seconds
+    return found
+
+
 def random_inputs(
     parameters: Sequence[Parameter], shapes: Sequence[tuple[int, ...]], largest: Sequence[int]
 ) -> list[torch.Tensor | int]:
@@ -191,7 +212,7 @@ def _profile(model: CallableProgram, inputs: Sequence[Any]) -> dict[tuple[int, i
 
 
 def _step(program: Program, work: Work, peaks: Peaks, resident: int, calls: int, measured: float) -> Step:
-    kind, name, recipe = _kind(program, work)
+    kind, name, recipe = _kind(program, work.opcode, work.number)
     operations = tuple(entry[0] for entry in recipe.expression if entry[0] not in _LEAVES) if recipe else ()
     count = _operations(recipe, work.operands)
     read = work.operands
@@ -221,13 +242,13 @@ def _step(program: Program, work: Work, peaks: Peaks, resident: int, calls: int,
     )
 
 
-def _kind(program: Program, work: Work) -> tuple[str, str, Recipe | None]:
-    if work.opcode is Opcode.COPY:
+def _kind(program: Program, opcode: Opcode, number: int) -> tuple[str, str, Recipe | None]:
+    if opcode is Opcode.COPY:
         return "copy", "copy", None
-    if work.opcode is Opcode.FALLBACK:
-        nodes = program.fallbacks[work.number].nodes
+    if opcode is Opcode.FALLBACK:
+        nodes = program.fallbacks[number].nodes
         return "aten", ", ".join(node.op for node in nodes if node.op not in ("input", "constant")), None
-    kernel = program.kernels[work.number]
+    kernel = program.kernels[number]
     return ("prebuilt" if kernel.recipe is None else "generated"), kernel.name, kernel.recipe
 
 
