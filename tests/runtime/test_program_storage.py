@@ -104,8 +104,8 @@ def test_a_program_survives(saved: tuple[Path, Path]) -> None:
 def test_a_recipe_survives(tmp_path: Path) -> None:
     recipe = Recipe(
         "linear",
-        (Operand("float32", (None, 4)), Operand("int64", (None,), dense=False), Operand("bool", ())),
-        2,
+        (Operand("float32", (None, 4)), Operand("int64", (None,), dense=False), Operand("float32", (None, 4))),
+        1,
         {"tile": 8, "scale": 0.1, "fast": True, "layout": "rows"},
         (("accumulator",), ("constant", -math.inf), ("constant", 3), ("where", 0, 1, 2), ("cast", "int8", 3)),
     )
@@ -137,6 +137,7 @@ def test_the_listing_names_everything() -> None:
         assert part in text
 
 
+NO_OPERANDS = {"template": "map", "operands": [], "outputs": 0, "parameters": {}, "expression": []}
 HOSTILE: dict[str, Callable[[dict[str, Any]], object]] = {
     "no functions": lambda d: d.update(functions=[]),
     "functions of text": lambda d: d.update(functions="many"),
@@ -182,11 +183,14 @@ HOSTILE: dict[str, Callable[[dict[str, Any]], object]] = {
     "operands of another kernel": lambda d: d["kernels"][0].update(name="cast"),
     "an operand of text": lambda d: d["kernels"][0].update(operands=["float32"]),
     "an operand of rank 9": lambda d: d["kernels"][0]["operands"].__setitem__(0, ["float32", 9, False]),
+    "a recipe for other operands": lambda d: d["kernels"][0].update(recipe=NO_OPERANDS),
     "a recipe of text": lambda d: d["kernels"][0].update(recipe="linear"),
     "a constant that is missing": lambda d: d["constants"].append("0" * 32),
     "constants of numbers": lambda d: d["constants"].append(3),
     "a fallback that writes": lambda d: d["fallbacks"][0]["nodes"][1].update(op="aten.mul_.Tensor"),
     "a fallback that reads a file": lambda d: d["fallbacks"][0]["nodes"][1].update(op="aten.from_file.default"),
+    "an output of nothing": lambda d: d.update(outputs=["%", 2, 0]),
+    "a second output of a result": lambda d: d.update(outputs=["tuple", ["%", 0, 1]]),
     "messages of numbers": lambda d: d.update(messages=[1]),
     "notes of numbers": lambda d: d.update(notes={"a": 1}),
     "notes as a list": lambda d: d.update(notes=[]),
@@ -217,6 +221,16 @@ def test_changes_are_noticed(saved: tuple[Path, Path]) -> None:
     saved[0].write_text(json.dumps(document))
     with pytest.raises(VersionError, match="install a newer taut"):
         load_program(*saved)
+
+
+def test_every_flipped_byte_is_noticed(saved: tuple[Path, Path]) -> None:
+    for path in saved:
+        content = path.read_bytes()
+        for position in range(0, len(content), max(1, len(content) // 60)):
+            path.write_bytes(content[:position] + bytes([content[position] ^ 0x15]) + content[position + 1 :])
+            with pytest.raises(TautError):
+                load_program(*saved)
+        path.write_bytes(content)
 
 
 def test_changed_constants_are_noticed(saved: tuple[Path, Path]) -> None:

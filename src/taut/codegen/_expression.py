@@ -44,6 +44,9 @@ def evaluate(
         name, *arguments = entry
         if known is not None and number in known:
             values.append(known[number])
+        elif name == "div" and _sums_exponentials(expression, arguments[1]):
+            # Softmax: the sum is the same along the row and neither tiny nor huge, so one division is enough.
+            values.append(values[arguments[0]] * (hl.f32(1.0) / values[arguments[1]]))
         else:
             values.append(_entry(entry, name, arguments, values, operands, accumulator))
     if not values:
@@ -119,6 +122,11 @@ def _entry(
     raise ArgumentError("expression", entry, expected="an entry of taut.codegen.Expression")
 
 
+def _sums_exponentials(expression: Expression, number: int) -> bool:
+    name, *arguments = expression[number]
+    return name == "row_sum" and expression[arguments[0]][0] == "exp"
+
+
 def _constant(number: float) -> hl.Expr:
     if isinstance(number, bool):
         return hl.cast(hl.Bool(), int(number))
@@ -148,8 +156,7 @@ def _same(a: hl.Expr, b: hl.Expr) -> tuple[hl.Expr, hl.Expr]:
 
 def _sign(x: hl.Expr) -> hl.Expr:
     zero = hl.cast(x.type(), 0)
-    value = hl.cast(x.type(), hl.select(x > zero, 1, x < zero, -1, 0))
-    return hl.select(_math.is_nan(x), x, value) if x.type().is_float() else value
+    return hl.cast(x.type(), hl.select(x > zero, 1, x < zero, -1, 0))
 
 
 def _divide(a: hl.Expr, b: hl.Expr) -> hl.Expr:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import sympy
 import torch
@@ -19,6 +20,7 @@ from taut.compile._kernel_operands import align, broadcast_to_one, memory_order,
 from taut.compile._layout_ops import is_layout, is_reshape, number, regroup, view_results
 from taut.compile._pointwise import DTYPES, Expressions, Value, expression
 from taut.compile._prebuilt import lower_prebuilt
+from taut.compile._recurrent import lower_recurrent
 from taut.compile._rows import is_reduction, is_row, keeps_dimensions, row_dimensions, row_expression
 from taut.compile._views import Buffer, View, contiguous
 from taut.graph import Argument, Dim, Graph, Node, Ref, ScalarType, TensorType, evaluate
@@ -57,8 +59,8 @@ class Lowering:
         self.steps: list[Step] = []
         self.known: set[str] = set()
         self.entry: frozenset[str] = frozenset()
-        self._constants: dict[int, Buffer] = {}
-        self._derived: dict[tuple[int, str], torch.Tensor] = {}
+        self._constants: dict[int, tuple[torch.Tensor, Buffer]] = {}  # with the tensor, so that its id stays its own
+        self._made: dict[tuple[Any, ...], Any] = {}
         self._label = ""
         anchors = {node.id for node in graph.nodes if node.id not in avoided and is_anchor(graph, node)}
         self.anchors = anchors
@@ -117,7 +119,7 @@ class Lowering:
             self.map(node, self.fusion.maps[node.id])
         elif is_layout(node) and node.id not in self.avoided:
             self.layout(node)
-        elif node.id in self.avoided or not lower_prebuilt(self, node):
+        elif node.id in self.avoided or not (lower_recurrent(self, node) or lower_prebuilt(self, node)):
             lower_fallback(self, node)
 
     # --- values
@@ -141,8 +143,8 @@ class Lowering:
         key = id(tensor)
         if key not in self._constants:
             value = tensor.detach().contiguous()
-            self._constants[key] = Buffer("constant", tensor.dtype, tensor.numel(), value, name)
-        return contiguous(self._constants[key], tuple(tensor.shape))
+            self._constants[key] = (tensor, Buffer("constant", tensor.dtype, tensor.numel(), value, name))
+        return contiguous(self._constants[key][1], tuple(tensor.shape))
 
     def result(self, ref: Ref) -> View | Dim:
         """What is returned for an output."""
@@ -156,20 +158,21 @@ class Lowering:
 
     def transposed(self, matrix: torch.Tensor) -> torch.Tensor:
         """A constant matrix transposed; the same tensor for the same matrix."""
-        self.derived(matrix, "transposed", lambda value: value.t().contiguous())
-        return self._derived[id(matrix), "transposed"]
+        return self.memo((id(matrix), "transposed"), lambda: matrix.t().contiguous())
 
     def unsqueezed(self, weight: torch.Tensor) -> torch.Tensor:
         """Constant weights (O, C, W) as (O, C, 1, W); the same tensor for the same weights."""
-        self.derived(weight, "unsqueezed", lambda value: value.unsqueeze(2).contiguous())
-        return self._derived[id(weight), "unsqueezed"]
+        return self.memo((id(weight), "unsqueezed"), lambda: weight.unsqueeze(2).contiguous())
 
     def derived(self, tensor: torch.Tensor, purpose: str, make: Callable[[torch.Tensor], torch.Tensor]) -> View:
         """A constant made from one of the model's, e.g. packed; the same for the same purpose."""
-        key = (id(tensor), purpose)
-        if key not in self._derived:
-            self._derived[key] = make(tensor)
-        return self.constant(self._derived[key], purpose)
+        return self.constant(self.memo((id(tensor), purpose), lambda: make(tensor)), purpose)
+
+    def memo(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+        """What `make` gives, made once for a key."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
     def emit(self, step: Step) -> None:
         """Append a step."""
@@ -207,7 +210,8 @@ class Lowering:
         message = str(node.args[1]) if len(node.args) > 1 else "an assertion of the model"
         if isinstance(kind, ScalarType) and kind.expression is not None:
             if kind.expression != sympy.true:
-                self.emit(CheckStep(kind.expression, f"{message} does not hold", self._label))
+                values = ", ".join(f"{symbol} = {{{symbol}}}" for symbol in sorted(kind.expression.free_symbols, key=str))
+                self.emit(CheckStep(kind.expression, f"{message} does not hold: {values}", self._label))
         elif isinstance(kind, TensorType):
             symbol = f"check{node.id}"
             self.emit(ItemStep(self.tensor(holds), symbol, self._label))
@@ -318,7 +322,8 @@ class Lowering:
         read = [broadcast_to_one(view) for view in inputs]
         written = broadcast_to_one(output)
         recipe = map_recipe(tuple(made.entries), [operand(view) for view in read], operand(written))
-        self.emit(KernelStep(recipe, tuple(read), (written,), self._label, nodes))
+        in_place = () if rows else tuple(range(len(read)))
+        self.emit(KernelStep(recipe, tuple(read), (written,), self._label, nodes, in_place))
 
     def _gathered(self, view: View) -> View:
         """A copy in row-major order of what moves; dimensions that do not move stay so."""
@@ -351,7 +356,9 @@ class Lowering:
         read = [broadcast_to_one(view) for view in extras]
         recipe = anchor.recipe([operand(view) for view in read], operand(target), tuple(made.entries))
         nodes = (node.id, *(member for member in chain if member not in rest))
-        self.emit(KernelStep(recipe, (*anchor.inputs, *read), (target,), self._label, nodes))
+        others = range(len(anchor.inputs), len(anchor.inputs) + len(read)) if anchor.in_place else ()
+        step = KernelStep(recipe, (*anchor.inputs, *read), (target,), self._label, nodes, tuple(others))
+        self.emit(step)
         self._put(Ref(last.id), _moved(current, buffer))
         for member in rest:
             step = self.graph.nodes[member]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from taut.errors import ArgumentError, GraphError
-from taut.graph import Graph, Interpreter
+from taut.codegen import Recipe
+from taut.errors import ArgumentError, GraphError, TautError
+from taut.graph import Graph, Interpreter, Ref, Tree
 from taut.runtime._native import _vm
 from taut.runtime._program import DTYPES, MAX_RANK, Function, Kernel, Parameter, Program
 
@@ -189,11 +190,15 @@ class _NoLibrary:
 
 
 def _load(program: Program, library: Library | None) -> _vm.Executable:
+    results = program.functions[0].results if program.functions else 0
+    for leaf in _leaves(program.outputs):
+        if leaf.output != 0 or not 0 <= leaf.node < results:
+            raise GraphError(f"the outputs refer to result {leaf.node}", expected=f"one of {results} results")
     fallbacks = [_Fallback(graph) for graph in program.fallbacks]
     return _vm.load(
         [_function(function) for function in program.functions],
         [_parameter(parameter) for parameter in program.parameters],
-        program.constants,
+        [_constant(number, tensor) for number, tensor in enumerate(program.constants)],
         [_kernel(number, kernel, library) for number, kernel in enumerate(program.kernels)],
         [(len(graph.inputs), len(graph.output_refs)) for graph in program.fallbacks],
         list(program.messages),
@@ -213,11 +218,25 @@ class _Fallback:
         self._run = Interpreter(dataclasses.replace(graph, nodes=nodes, outputs=graph.output_refs))
 
     def __call__(self, inputs: list[Any]) -> tuple[Any, ...]:
-        return self._run(*inputs)
+        try:
+            return self._run(*inputs)
+        except TautError as error:
+            # Frames would keep tensors in memory that the machine takes back.
+            inputs.clear()
+            error.__context__ = None
+            raise error.with_traceback(None) from None
 
 
 def _physical_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _leaves(tree: Tree) -> Iterator[Ref]:
+    if isinstance(tree, Ref):
+        yield tree
+    elif isinstance(tree, (tuple, list, Mapping)):
+        for item in tree.values() if isinstance(tree, Mapping) else tree:
+            yield from _leaves(item)
 
 
 def _function(function: Function) -> tuple[Any, ...]:
@@ -238,6 +257,14 @@ def _parameter(parameter: Parameter) -> tuple[Any, ...]:
     return parameter.name, parameter.kind, number, sizes, f"{str(parameter.dtype).removeprefix('torch.')} {shape}"
 
 
+def _constant(number: int, tensor: torch.Tensor) -> torch.Tensor:
+    _dtype(tensor.dtype, f"constant {number}")
+    _rank(tensor.dim(), f"constant {number}")
+    if tensor.device.type != "cpu":
+        raise GraphError(f"constant {number} is on {tensor.device}", expected="the CPU")
+    return tensor.detach()
+
+
 def _kernel(number: int, kernel: Kernel, library: Library | None) -> tuple[Any, ...]:
     where = f"kernel {number} ({kernel.name})"
     operands = []
@@ -246,9 +273,22 @@ def _kernel(number: int, kernel: Kernel, library: Library | None) -> tuple[Any, 
         operands.append((_dtype(operand.dtype, where), operand.rank, operand.written))
     if kernel.recipe is None:
         return kernel.name, operands, None
+    if not _agrees(kernel, kernel.recipe):
+        raise GraphError(f"{where} has other operands than its recipe", expected="equal dtypes, ranks and outputs")
     if library is None:
         raise GraphError(f"{where} is generated from a recipe", expected="a library that holds it")
     return kernel.name, operands, library.address(number)
+
+
+def _agrees(kernel: Kernel, recipe: Recipe) -> bool:
+    """Whether the operands that the machine checks are those that the generated code works on."""
+    inputs = len(recipe.operands) - recipe.outputs
+    return len(kernel.operands) == len(recipe.operands) and all(
+        str(declared.dtype) == f"torch.{generated.dtype}"
+        and declared.rank == len(generated.shape)
+        and declared.written >= (position >= inputs)
+        for position, (declared, generated) in enumerate(zip(kernel.operands, recipe.operands, strict=True))
+    )
 
 
 def _dtype(dtype: torch.dtype | None, where: str) -> int:
