@@ -3,6 +3,7 @@
 from taut.codegen._attention import attention_recipe
 from taut.codegen._build import Built, build, find_compiler
 from taut.codegen._convolution import convolution_recipe, pack_convolution
+from taut.codegen._convolution_window import Window
 from taut.codegen._depthwise import depthwise_recipe, pack_depthwise
 from taut.codegen._linear import linear_recipe, pack_linear
 from taut.codegen._map import map_recipe
@@ -15,6 +16,7 @@ __all__ = [
     "Expression",
     "Operand",
     "Recipe",
+    "Window",
     "attention_recipe",
     "average_pool_recipe",
     "build",
