@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from convolution_reference import channels_of, convolve, guarded, image, outputs, run
+from pixel_reference import channels_of, convolve, guarded, image, outputs, run
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 

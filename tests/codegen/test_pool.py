@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from convolution_reference import channels_of, image, outputs, padded, run
+from pixel_reference import channels_of, image, outputs, padded, run
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
