@@ -57,7 +57,7 @@ class Lowering:
         self.steps: list[Step] = []
         self.known: set[str] = set()
         self.entry: frozenset[str] = frozenset()
-        self._constants: dict[int, Buffer] = {}
+        self._constants: dict[int, tuple[torch.Tensor, Buffer]] = {}  # with the tensor, lest its id be used again
         self._derived: dict[tuple[int, str], torch.Tensor] = {}
         self._label = ""
         anchors = {node.id for node in graph.nodes if node.id not in avoided and is_anchor(graph, node)}
@@ -141,8 +141,8 @@ class Lowering:
         key = id(tensor)
         if key not in self._constants:
             value = tensor.detach().contiguous()
-            self._constants[key] = Buffer("constant", tensor.dtype, tensor.numel(), value, name)
-        return contiguous(self._constants[key], tuple(tensor.shape))
+            self._constants[key] = tensor, Buffer("constant", tensor.dtype, tensor.numel(), value, name)
+        return contiguous(self._constants[key][1], tuple(tensor.shape))
 
     def result(self, ref: Ref) -> View | Dim:
         """What is returned for an output."""
