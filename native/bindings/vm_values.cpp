@@ -241,6 +241,13 @@ void read_tensor(nb::handle object, const std::string& name, std::size_t memory_
     if (!is_tensor(object)) {
         refuse(name, std::string("is a ") + Py_TYPE(object.ptr())->tp_name, "a torch.Tensor", "pass a tensor");
     }
+    // The table lends such a tensor without a word.
+    static PyObject* const requires_grad = PyUnicode_InternFromString("requires_grad");
+    const nb::object gradient = nb::steal(PyObject_GetAttr(object.ptr(), requires_grad));
+    if (!gradient.is_valid()) throw nb::python_error();
+    if (gradient.ptr() != Py_False) {
+        refuse(name, "requires a gradient, which programs do not compute", "a tensor without", "pass tensor.detach()");
+    }
     dlpack::Tensor given{};
     if (exchange->from_py_object(object.ptr(), &given) != 0) {
         nb::python_error error;
@@ -284,7 +291,7 @@ void read_argument(nb::handle object, const Parameter& parameter, std::size_t me
                parameter.sizes[static_cast<std::size_t>(i)] == reg.tensor.size(i);
     }
     if (!fits) {
-        refuse(parameter.name, std::string("is ") + traits(reg.tensor.dtype).name + " " + reg.tensor.shape_text(),
+        refuse(parameter.name, "is " + reg.tensor.text(),
                parameter.expected);
     }
 }

@@ -83,7 +83,9 @@ void finish_gru(const PanelCells& cells) {
     for_each_cell<V>(cells, [&](int row, int lane, const auto& load, const auto& store) {
         const float* gates = cells.gates + row * cells.gates_stride + lane;
         const float* projected = cells.projected + row * cells.projected_stride + lane;
-        const auto sum = [&](int v) { return V::add(V::load(gates + v * panel_lanes), V::load(projected + v * panel_lanes)); };
+        const auto sum = [&](int v) {
+            return V::add(V::load(gates + v * panel_lanes), V::load(projected + v * panel_lanes));
+        };
         const auto reset = sigmoid<V>(sum(0));
         const auto update = sigmoid<V>(sum(1));
         const auto candidate = hyperbolic_tangent<V>(

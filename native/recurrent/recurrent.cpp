@@ -83,7 +83,8 @@ class Job {
         float* scratch = reinterpret_cast<float*>(buffer.reserve(static_cast<std::size_t>(floats * 4)));
         if (call_.cell == Cell::lstm) copy_or_clear(call_.c0, call_.c);
         parallel(threads_, [&](int thread, int count) {
-            run_panels(share(panels_, thread, count), count, scratch, scratch + projected_floats + thread * gates_floats);
+            float* gates = scratch + projected_floats + thread * gates_floats;
+            run_panels(share(panels_, thread, count), count, scratch, gates);
         });
         copy_rows(state_after(call_.steps - 1), call_.y_stride, call_.h);
     }
@@ -110,7 +111,7 @@ class Job {
 
     void copy_rows(const float* from, std::int64_t stride, float* to) const {
         for (std::int64_t row = 0; row < call_.batch; ++row) {
-            std::memcpy(to + row * call_.hidden, from + row * stride, static_cast<std::size_t>(call_.hidden) * sizeof(float));
+            std::copy_n(from + row * stride, call_.hidden, to + row * call_.hidden);
         }
     }
 

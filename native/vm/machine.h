@@ -1,6 +1,7 @@
 // Runs a program. One machine runs one call at a time and keeps its memory for the next.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <vector>
 
@@ -32,6 +33,11 @@ struct ProfileEntry {
 };
 // For each function, each instruction.
 using Profile = std::vector<std::vector<ProfileEntry>>;
+
+inline std::int64_t now() {
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+        .count();
+}
 
 class Machine {
    public:

@@ -4,6 +4,18 @@
 
 namespace taut::vm {
 
+const char* kind_name(Kind kind) {
+    switch (kind) {
+        case Kind::none: return "nothing";
+        case Kind::integer: return "an integer";
+        case Kind::tensor: return "a tensor";
+        case Kind::object: return "an object";
+    }
+    return "";
+}
+
+std::string Tensor::text() const { return std::string(traits(dtype).name) + " " + shape_text(); }
+
 std::string Tensor::shape_text() const {
     std::string text = "(";
     for (int i = 0; i < rank(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(size(i));

@@ -14,6 +14,9 @@ namespace taut::vm {
 
 enum class Kind : std::uint8_t { none, integer, tensor, object };
 
+// With an article, for messages.
+const char* kind_name(Kind kind);
+
 // Where a tensor's memory comes from: the arena of an activation, a block that it holds a reference to, or an input or
 // constant, which outlives the call and is not written.
 enum class Source : std::uint8_t { arena, storage, borrowed };
@@ -36,7 +39,8 @@ struct Tensor {
         for (int i = 0; i < rank(); ++i) count *= dims[i].extent;
         return count;
     }
-    std::string shape_text() const;
+    std::string shape_text() const;  // e.g. "(2, 3)"
+    std::string text() const;        // e.g. "float32 (2, 3)"
 
     // Fills in a buffer without dimensions.
     void start(DType type, int rank, std::uint8_t* host) {

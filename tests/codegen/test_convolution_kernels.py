@@ -42,6 +42,8 @@ RECIPES = {
     "uneven": recipe(32, 48, Window((2, 3), (1, 2), (0, 2, 1, 0))),
     "one channel": recipe(1, 1, Window((3, 3), padding=(1, 1, 1, 1))),
     "static": recipe(64, 64, Window((3, 3), padding=(1, 1, 1, 1)), rows=8, columns=8),
+    "static 1x1": recipe(20, 72, Window((1, 1)), rows=1, columns=49),
+    "static 1x1, residual": recipe(32, 24, Window((1, 1)), rows=5, columns=11, residual=True),
     "static, odd": recipe(128, 80, Window((3, 3), (2, 2), padding=(1, 1, 1, 1)), rows=15, columns=13),
 }
 
@@ -86,6 +88,21 @@ def test_any_size_is_right(kernels, name, batch, rows, columns, contiguous):
 def test_static_sizes_are_right(kernels, batch):
     compare(kernels, "static", batch, 8, 8)
     compare(kernels, "static, odd", batch, 15, 13)
+    for contiguous in (True, False):
+        compare(kernels, "static 1x1", batch, 1, 49, contiguous=contiguous)
+        compare(kernels, "static 1x1, residual", batch, 5, 11, contiguous=contiguous)
+
+
+@pytest.mark.parametrize(("name", "rows", "columns"), [("3x3", 13, 19), ("static 1x1, residual", 5, 11)])
+def test_a_residual_may_be_overwritten(kernels, name, rows, columns):
+    made, rng = RECIPES[name], np.random.default_rng(0)
+    window, channels, depth = Window.of(made), channels_of(made.operands[-1]), channels_of(made.operands[0])
+    x = image(rng, 1, rows, columns, depth)
+    weight = rng.standard_normal((channels, depth, *window.kernel)).astype(np.float32)
+    output = rng.standard_normal((1, rows, columns, channels)).astype(np.float32)
+    expected = np.maximum(convolve(x, weight, window) + output, 0)
+    kernels[name](x, pack_convolution(weight, made), np.zeros(channels, np.float32), output, output)
+    np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-4)
 
 
 def test_infinity_and_nan_reach_only_the_outputs_that_see_them(kernels):

@@ -27,6 +27,7 @@ RECIPES = {
     "max, dilation 2": max_pool_recipe(
         image_of(64), Window((2, 3), padding=(1, 1, 1, 1), dilation=(2, 2)), expression=(("accumulator",), ("relu", 0))
     ),
+    "max, 5x5": max_pool_recipe(image_of(40), Window((5, 5), padding=(2, 2, 2, 2))),
     "average of pixels": average_pool_recipe(image_of(16), PADDED),
     "average with padding": average_pool_recipe(image_of(40), PADDED, counted=(1, 1, 1, 1)),
     "average of pixels, ceiled": average_pool_recipe(image_of(5), CEILED),
@@ -111,9 +112,11 @@ def test_global_average(kernels, name, batch):
 
 def test_nan_wins(kernels):
     x = np.full((1, 4, 4, 24), -np.inf, np.float32)
-    x[0, 0, 0, 3] = np.nan
+    x[0, 0, 0, 3], x[0, 0, 0, 4] = np.nan, -np.float32(np.nan)
+    x[0, 1, 1, :5] = np.inf
     output = run(kernels["max"], [x], (1, 2, 2, 24))
-    assert np.isnan(output[0, 0, 0, 3]) and np.isnan(output).sum() == 1
+    assert np.isnan(output[0, 0, 0, 3:5]).all() and np.isnan(output).sum() == 2
+    assert np.isposinf(output[0, :, :, :3]).all()
 
 
 def test_refusals():

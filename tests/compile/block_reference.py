@@ -197,7 +197,7 @@ def _pool(recipe: Recipe, *tensors: Tensor) -> None:
     elif recipe.parameters["kind"] == "global_average":
         found = nchw.mean((2, 3), keepdim=True)
     else:
-        counts = bool(recipe.parameters["counted0"])
+        counts = any(recipe.parameters[f"counted{side}"] for side in range(4))
         found = torch.nn.functional.avg_pool2d(nchw, window.kernel, window.stride, padding, False, counts)
     output.copy_(evaluate_expression(recipe.expression, tensors[:-1], found.permute(0, 2, 3, 1), output.shape))
 

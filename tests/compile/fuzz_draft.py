@@ -163,7 +163,9 @@ class Draft:
                 op = "aten.sym_size.int"
             else:
                 op = "sym.add" if isinstance(dim, sympy.Add) else "sym.mul"
-                first, rest = (dim.base, dim.base ** (dim.exp - 1)) if isinstance(dim, sympy.Pow) else dim.as_two_terms()
+                first, rest = (
+                    (dim.base, dim.base ** (dim.exp - 1)) if isinstance(dim, sympy.Pow) else dim.as_two_terms()
+                )
                 args = (self.size(first), self.size(rest))
             self._sizes[dim] = self.builder.add(op, *args, outputs=ScalarType("int", dim))
         return self._sizes[dim]

@@ -94,7 +94,10 @@ def graphs(draw: st.DrawFn, largest: int = 8) -> Case:
     draft = Draft(draw, symbols)
     sizes: list[Dim] = [4, symbol("s0"), 8, 3, symbol("s1"), 2, 4, 1, symbol("s0"), 6, 4, 8, 0]
     space = [draft.choose(sizes) for _ in range(4)]
-    none, dtypes = torch.Generator(), (torch.float32, torch.float32, torch.float32, torch.int64, torch.int32, torch.bool)
+    none, dtypes = (
+        torch.Generator(),
+        (torch.float32, torch.float32, torch.float32, torch.int64, torch.int32, torch.bool),
+    )
     for position in range(draft.integer(1, 4)):
         dtype = torch.float32 if position == 0 else draft.choose(dtypes)
         coarse = position in (0, 2)

@@ -53,7 +53,9 @@ def matmul(draft: Draft) -> Item | None:
         return None
     inner = x.shape[-1]
     assert isinstance(inner, int)
-    y = draft.pick_float(lambda item: item.rank >= 2 and item.shape[:-2] in (x.shape[:-2], ()) and item.shape[-2] == inner)
+    y = draft.pick_float(
+        lambda item: item.rank >= 2 and item.shape[:-2] in (x.shape[:-2], ()) and item.shape[-2] == inner
+    )
     if y is None:
         y = draft.add("aten.transpose.int", x, -2, -1, shape=(*x.shape[:-2], inner, x.shape[-2]), fact=x.fact)
     assert y is not None
@@ -65,9 +67,11 @@ def matmul(draft: Draft) -> Item | None:
 def attention(draft: Draft) -> Item | None:
     """Scaled dot-product attention of a value with itself."""
     x = draft.pick_float(
-        lambda item: item.rank in (3, 4)
-        and all(isinstance(size, int) and size > 0 for size in (item.shape[-1], item.shape[1]))
-        and item.fact.bound <= 8
+        lambda item: (
+            item.rank in (3, 4)
+            and all(isinstance(size, int) and size > 0 for size in (item.shape[-1], item.shape[1]))
+            and item.fact.bound <= 8
+        )
     )
     if x is None:
         return None
@@ -80,8 +84,13 @@ def attention(draft: Draft) -> Item | None:
     causal = draft.chance()
     if not causal:
         mask = draft.pick(
-            lambda item: item.is_float and item.rank <= 2 and item.rank > 0 and item.shape[-1] == length
-            and (item.rank == 1 or item.shape[0] in (length, 1))
+            lambda item: (
+                item.is_float
+                and item.rank <= 2
+                and item.rank > 0
+                and item.shape[-1] == length
+                and (item.rank == 1 or item.shape[0] in (length, 1))
+            )
         )
         if mask is not None and mask.rank == 1:
             mask = draft.add("aten.unsqueeze.default", mask, 0, shape=(1, length), fact=mask.fact)
@@ -89,8 +98,16 @@ def attention(draft: Draft) -> Item | None:
     scores += 0 if mask is None else mask.fact.error + mask.fact.bound
     fact = Fact(x.fact.bound, 2 * x.fact.bound * scores + x.fact.error + 4 * x.fact.bound)
     return draft.add(
-        "aten.scaled_dot_product_attention.default", x, x, x, mask, 0.0, causal,
-        shape=x.shape, fact=fact, kwargs={} if scale is None else {"scale": scale},
+        "aten.scaled_dot_product_attention.default",
+        x,
+        x,
+        x,
+        mask,
+        0.0,
+        causal,
+        shape=x.shape,
+        fact=fact,
+        kwargs={} if scale is None else {"scale": scale},
     )
 
 
@@ -159,5 +176,7 @@ def embedding(draft: Draft) -> Item | None:
     if index is None:
         return None
     table = draft.constant((5, 4))
-    inside = draft.add("aten.clamp.default", index, 0, 4, shape=index.shape, dtype=index.dtype, fact=Fact(4.0, 0.0, 1.0))
+    inside = draft.add(
+        "aten.clamp.default", index, 0, 4, shape=index.shape, dtype=index.dtype, fact=Fact(4.0, 0.0, 1.0)
+    )
     return draft.add("aten.embedding.default", table, inside, shape=(*index.shape, 4), fact=table.fact)

@@ -75,7 +75,9 @@ def unary(draft: Draft) -> Item | None:
         return draft.add(f"aten.{draft.choose(JUMPS)}.default", x, shape=x.shape, fact=grid)
     if fact.bound > 5:
         return None
-    return draft.add("aten.exp.default", x, shape=x.shape, fact=fact.through(math.exp(fact.bound), math.exp(fact.bound)))
+    return draft.add(
+        "aten.exp.default", x, shape=x.shape, fact=fact.through(math.exp(fact.bound), math.exp(fact.bound))
+    )
 
 
 def away_from_zero(draft: Draft, x: Item) -> Item | None:
@@ -212,9 +214,7 @@ def choice(draft: Draft) -> Item | None:
     whole = None if y is None else broadcast(shape, y.shape)
     if y is None or whole is None:
         return None
-    return draft.add(
-        "aten.where.self", mask, x, y, shape=whole, dtype=common_dtype(x, y), fact=x.fact | y.fact
-    )
+    return draft.add("aten.where.self", mask, x, y, shape=whole, dtype=common_dtype(x, y), fact=x.fact | y.fact)
 
 
 def convert(draft: Draft) -> Item | None:
@@ -247,7 +247,9 @@ def reduction(draft: Draft) -> Item | None:
         total = Fact(x.fact.bound, x.fact.error + 4 * x.fact.bound)
     if name == "sum" and len(axes) == x.rank and not keep and draft.chance():
         return draft.add("aten.sum.default", x, shape=(), fact=total)
-    return draft.add(f"aten.{name}.{'dim_IntList' if name == 'sum' else 'dim'}", x, signed, keep, shape=shape, fact=total)
+    return draft.add(
+        f"aten.{name}.{'dim_IntList' if name == 'sum' else 'dim'}", x, signed, keep, shape=shape, fact=total
+    )
 
 
 def _axes(draft: Draft, x: Item) -> list[int]:

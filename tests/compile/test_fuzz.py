@@ -2,7 +2,6 @@
 
 from typing import Any
 
-
 from block_reference import run
 from fuzz_graphs import Case, differences, graphs
 from hypothesis import HealthCheck, given, settings
@@ -18,7 +17,11 @@ def flat(results: Any) -> list[Any]:
 
 
 @given(graphs())
-@settings(max_examples=200, report_multiple_bugs=False, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=200,
+    report_multiple_bugs=False,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
 def test_lowered_blocks_mean_what_the_graph_means(case: Case) -> None:
     reference = Interpreter(case.graph)
     blocks = lower(prepare(case.graph)).blocks

@@ -16,8 +16,8 @@ S, T = (sympy.Symbol(name, integer=True, nonnegative=True) for name in ("s0", "s
 
 def tensor(view: View, sizes: dict[str, int]) -> torch.Tensor:
     count = evaluate(view.buffer.elements, sizes)
-    numbers = [[evaluate(item, sizes) for item in group] for group in (view.sizes, view.strides)]
-    return torch.arange(count).as_strided(*numbers, evaluate(view.offset, sizes))
+    shape, strides = ([evaluate(item, sizes) for item in group] for group in (view.sizes, view.strides))
+    return torch.arange(count).as_strided(shape, strides, evaluate(view.offset, sizes))
 
 
 def buffer(elements: int | sympy.Expr) -> Buffer:

@@ -7,6 +7,9 @@ const Prebuilt* find_prebuilt(std::string_view name) {
                                    &argmax_kernel, &nms_kernel}) {
         if (name == kernel->name) return kernel;
     }
+    for (const Prebuilt& kernel : recurrent_kernels) {
+        if (name == kernel.name) return &kernel;
+    }
     return nullptr;
 }
 

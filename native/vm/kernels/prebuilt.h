@@ -34,5 +34,9 @@ extern const Prebuilt argmax_kernel;
 // nms(boxes float32 (N, 4), scores float32 (N), threshold float32 (), out int64 (N), count int64 (1)): indices of the
 // kept boxes (x1, y1, x2, y2) in the order of descending scores, as torchvision.ops.nms gives them.
 extern const Prebuilt nms_kernel;
+// Layers of native/recurrent with weights packed as there, one direction each: "lstm", "gru", "rnn_tanh", "rnn_relu",
+// the same with "_reverse", and "small_linear" with "", "_relu", "_tanh", "_sigmoid".
+inline constexpr int recurrent_kernel_count = 12;
+extern const Prebuilt recurrent_kernels[recurrent_kernel_count];
 
 }  // namespace taut::vm

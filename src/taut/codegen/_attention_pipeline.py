@@ -18,7 +18,7 @@ from taut.codegen._recipe import Operand, Recipe
 _ROWS = 16
 _KEYS = 12  # of a tile of scores: its accumulators fill the registers
 _ACCUMULATORS = 24
-_MINUS_INFINITY = -0x800000
+_LOWEST = -3.4e38  # of a masked key; LLVM may assume that no infinity occurs
 
 
 def pipeline(recipe: Recipe) -> tuple[hl.Pipeline, list[hl.ImageParam]]:
@@ -49,16 +49,16 @@ def pipeline(recipe: Recipe) -> tuple[hl.Pipeline, list[hl.ImageParam]]:
     if len(recipe.operands) == 5:
         value = _masked(value, parameters[3], recipe.operands[3], key, row, h, b)
     if causal:
-        value = hl.select(s > block * _ROWS + lane, _minus_infinity(), value)
+        value = hl.select(s > block * _ROWS + lane, hl.f32(_LOWEST), value)
     score[(lane, s, *place)] = value
 
     every = hl.RDom([(0, keys)], "every")
     every.where(every.x < seen)
     largest = hl.Func("largest")
-    largest[(lane, *place)] = _minus_infinity()
+    largest[(lane, *place)] = hl.f32(_LOWEST)
     largest[(lane, *place)] = hl.max(largest[(lane, *place)], score[(lane, every.x, *place)])
-    bits = hl.reinterpret(hl.Int(32), hl.Expr(largest[(lane, *place)]))
-    shift = hl.select(bits == _MINUS_INFINITY, hl.f32(0.0), hl.Expr(largest[(lane, *place)]))
+    highest = hl.Expr(largest[(lane, *place)])
+    shift = hl.select(highest <= hl.f32(_LOWEST), hl.f32(0.0), highest)
     weight = hl.Func("weight")
     weight[(lane, s, *place)] = exp(hl.Expr(score[(lane, s, *place)]) - shift, at_most_one=True)
     total = hl.Func("total")
@@ -117,7 +117,7 @@ def _masked(
     value: hl.Expr, mask: hl.ImageParam, operand: Operand, s: hl.Expr, t: hl.Expr, h: hl.Expr, b: hl.Expr
 ) -> hl.Expr:
     element = aligned(mask, operand, (s, t, h, b))
-    return hl.select(element, value, _minus_infinity()) if operand.dtype == "bool" else value + element
+    return hl.select(element, value, hl.f32(_LOWEST)) if operand.dtype == "bool" else value + element
 
 
 def _last_again(number: hl.Expr, size: hl.Expr) -> hl.Expr:
@@ -130,7 +130,3 @@ def _group(vectors: int) -> int:
     while group > 1 and group * vectors > _ACCUMULATORS:
         group //= 2
     return group
-
-
-def _minus_infinity() -> hl.Expr:
-    return hl.reinterpret(hl.Float(32), hl.i32(_MINUS_INFINITY))

@@ -15,7 +15,7 @@ from taut.errors import ArgumentError, KernelError
 # Code of the kind, bits, and the numpy dtype that carries it; bfloat16 travels as its bits.
 _KINDS = {
     "float32": (2, 32, np.float32),
-    "bfloat16": (3, 16, np.uint16),
+    "bfloat16": (4, 16, np.uint16),
     "int64": (0, 64, np.int64),
     "int32": (0, 32, np.int32),
     "int8": (0, 8, np.int8),

@@ -73,7 +73,7 @@ def pack_convolution(weight: np.ndarray, recipe: Recipe) -> np.ndarray:
     Raises:
         ArgumentError: the shape is not the recipe's.
     """
-    blocks, *kernel, depth, block = recipe.operands[1].shape
+    blocks, *kernel, depth, block = (size or 0 for size in recipe.operands[1].shape)
     if weight.shape[1:] != (depth, *kernel) or weight.shape[0] != recipe.operands[-1].shape[3]:
         raise ArgumentError("weight", weight.shape, expected=f"[{recipe.operands[-1].shape[3]}, {depth}, {kernel}]")
     packed = np.zeros((blocks * block, *weight.shape[1:]), np.float32)

@@ -9,7 +9,16 @@ import halide as hl
 
 from taut.codegen._buffers import inputs
 from taut.codegen._convolution_plan import Plan, plan
-from taut.codegen._convolution_staging import EXACT, MASK, Staging, aligned, contiguous, host_vectors, split_pixels
+from taut.codegen._convolution_staging import (
+    EXACT,
+    MASK,
+    Staging,
+    aligned,
+    contiguous,
+    host_vectors,
+    repeatable,
+    split_pixels,
+)
 from taut.codegen._convolution_window import Window
 from taut.codegen._expression import evaluate
 from taut.codegen._recipe import Operand, Recipe
@@ -25,7 +34,9 @@ def pipeline(recipe: Recipe) -> tuple[hl.Pipeline, list[hl.ImageParam]]:
     lanes, registers = host_vectors()
     tiles = plan(window, depth, output.shape, -(-block // lanes), registers)
     first = bool(recipe.parameters["channels_first"])
-    staging = Staging(recipe, parameters[0], window, depth, channels_first=first)
+    staging = None
+    if not _points(recipe, window, tiles):
+        staging = Staging(recipe, parameters[0], window, depth, channels_first=first)
 
     o, i, j, n = (hl.Var(name) for name in "oijn")
     taps = hl.RDom([(0, depth), (0, window.kernel[1])] + ([] if tiles.share else [(0, window.kernel[0])]), "taps")
@@ -34,7 +45,8 @@ def pipeline(recipe: Recipe) -> tuple[hl.Pipeline, list[hl.ImageParam]]:
     value = hl.Expr(sums[o, i, j, n])
     for row in range(window.kernel[0]) if tiles.share else (taps.z,):
         column = i * window.stride[1] + taps.y * window.dilation[1]
-        x = staging.at(taps.x, column, j * window.stride[0] + row * window.dilation[0], n)
+        place = taps.x, column, j * window.stride[0] + row * window.dilation[0], n
+        x = staging.at(*place) if staging else parameters[0][taps.x, i, j, n]
         value += x * weights[o % block, taps.x, taps.y, row, o // block]
     sums[o, i, j, n] = value
 
@@ -42,13 +54,26 @@ def pipeline(recipe: Recipe) -> tuple[hl.Pipeline, list[hl.ImageParam]]:
     extras = aligned(recipe, parameters, (o, i, j, n), first=2)
     result[o, i, j, n] = evaluate(recipe.expression, extras, accumulator=hl.Expr(sums[o, i, j, n]))[-1]
     _schedule(result, sums, staging, taps, tiles, output, block, depth, lanes)
+    if not staging:
+        result.specialize(parameters[0].dim(1).stride() == depth)
     return hl.Pipeline(result), parameters
+
+
+def _points(recipe: Recipe, window: Window, tiles: Plan) -> bool:
+    """Whether outputs see one input each, and every tile can lie in the image: then nothing is staged."""
+    if window.kernel != (1, 1) or window.stride != (1, 1) or any(window.padding) or recipe.parameters["channels_first"]:
+        return False
+    _, rows, columns, _ = recipe.operands[-1].shape
+    sizes = ((rows, tiles.tile.height), (columns, tiles.tile.width))
+    whole = all(size is not None and size % step == 0 for size, step in sizes)
+    within = all((size is not None and size >= step) or step == 1 for size, step in sizes)
+    return whole or (within and repeatable(recipe.operands[2:-1]))
 
 
 def _schedule(
     result: hl.Func,
     sums: hl.Func,
-    staging: Staging,
+    staging: Staging | None,
     taps: hl.RDom,
     tiles: Plan,
     output: Operand,
@@ -58,7 +83,7 @@ def _schedule(
 ) -> None:
     o, i, j, n = result.args()
     blocks, vector, lane = hl.Var("block"), hl.Var("vector"), hl.Var("lane")
-    ii, ji, it, jt, across, down = split_pixels(result, output, tiles.tile)
+    ii, ji, it, jt, across, down = split_pixels(result, output, tiles.tile, shift=staging is None)
     result.split(o, blocks, o, block, EXACT if int(output.shape[3] or 0) % block == 0 else MASK)
     result.split(o, vector, lane, lanes).vectorize(lane)
     result.reorder(lane, vector, ii, ji, it, jt, blocks, across, down, n).unroll(vector).unroll(ii).unroll(ji)
@@ -74,4 +99,5 @@ def _schedule(
         update.unroll(taps.x)
     elif depth % 2 == 0 and tiles.tile.width * tiles.tile.height * block < 24 * lanes:
         update.unroll(taps.x, 2)  # more would let the compiler reorder the sums and spill
-    staging.schedule(result, across, tiles.tile, lanes)
+    if staging:
+        staging.schedule(result, across, tiles.tile, lanes)

@@ -64,7 +64,8 @@ def _fastest(
     for height in range(1, 9):
         share = sharing and height > 1
         steps = taps if share else 1
-        limit = registers - 2 * taps - 2 if share else registers - 4
+        # Beside the sums: weights and an input, or with sharing the weights and inputs of a column.
+        limit = registers - (2 * taps + 2 if share else max(vectors + 2, 4))
         for width in range(max(limit // (vectors * height), height == 1), 0, -1):
             totals = vectors * width * height
             loads = width * (height + taps - 1) + taps * vectors if share else width * height + vectors

@@ -6,6 +6,9 @@ borders, strides and run-time sizes. Dimensions run innermost first: c channel, 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
+
 import halide as hl
 
 from taut.codegen._buffers import constrain, extent
@@ -30,6 +33,7 @@ class Staging:
         channels_first: the layout of the image.
         together: whether all channels of a pixel are staged at once, so that they may be copied as one run.
         outside: the value around the image.
+        encode: what is staged of a value.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class Staging:
         channels_first: bool = False,
         together: bool = True,
         outside: float = 0.0,
+        encode: Callable[[hl.Expr], hl.Expr] = lambda value: value,
     ) -> None:
         self._window, self._channels, self._first = window, channels, channels_first
         self._flat = together and not channels_first and channels % 16 != 0
@@ -58,12 +63,14 @@ class Staging:
             run = x[hl.unsafe_promise_clamped(safe, 0, channels - 1), 0, y, n]
             self._contiguous = x.dim(1).stride() == channels
             value = hl.select(self._contiguous, run, x[safe % channels, safe // channels, y, n])
-            self.func[i, j, n] = hl.select(inside & (place >= 0) & (place < width * channels), value, hl.f32(outside))
+            inside &= (place >= 0) & (place < width * channels)
+            self.func[i, j, n] = encode(hl.select(inside, value, hl.f32(outside)))
         else:
             column = i - window.padding[2]
             safe = hl.clamp(column, 0, hl.max(width, 1) - 1)
             value = x[safe, y, c, n] if channels_first else x[c, safe, y, n]
-            self.func[c, i, j, n] = hl.select(inside & (column >= 0) & (column < width), value, hl.f32(outside))
+            inside &= (column >= 0) & (column < width)
+            self.func[c, i, j, n] = encode(hl.select(inside, value, hl.f32(outside)))
 
     def at(self, c: hl.Expr, i: hl.Expr, j: hl.Expr, n: hl.Expr) -> hl.Expr:
         """Channel c of the staged pixel in column i and row j, counted from the first one outside."""
@@ -104,8 +111,10 @@ class Staging:
             func.unroll(c)
 
 
-def split_pixels(result: hl.Func, output: Operand, tile: Tile) -> tuple[hl.Var, ...]:
+def split_pixels(result: hl.Func, output: Operand, tile: Tile, *, shift: bool = False) -> tuple[hl.Var, ...]:
     """Split columns and rows of the output [N, OH, OW, O] into tiles and strips.
+
+    The last tile reaches past the image, or with `shift` starts earlier, which computes some outputs twice.
 
     Returns:
         The loops from the innermost: column and row in the tile, tile in the strip across and down, strip across and
@@ -121,10 +130,16 @@ def split_pixels(result: hl.Func, output: Operand, tile: Tile) -> tuple[hl.Var, 
         (output.shape[2], i, ii, it, across, tile.width, tile.columns),
         (output.shape[1], j, ji, jt, down, tile.height, tile.rows),
     ):
-        result.split(axis, middle, inner, step, EXACT if size is not None and size % step == 0 else GUARD)
+        tail = SHIFT if shift else GUARD
+        result.split(axis, middle, inner, step, EXACT if size is not None and size % step == 0 else tail)
         even = size is not None and -(-size // step) % count == 0
         result.split(middle, outer, middle, count, EXACT if even else GUARD)
     return ii, ji, it, jt, across, down
+
+
+def repeatable(extras: Sequence[Operand]) -> bool:
+    """Whether an output may be computed twice: no operand has its shape, so that none shares its memory."""
+    return all(math.prod(size or 2 for size in operand.shape[:-1]) == 1 for operand in extras)
 
 
 def host_vectors() -> tuple[int, int]:

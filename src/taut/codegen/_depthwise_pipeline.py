@@ -5,8 +5,8 @@ Dimensions run innermost first: c channel, i column, j row, n image.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import halide as hl
 
@@ -19,13 +19,15 @@ from taut.codegen._convolution_staging import (
     aligned,
     contiguous,
     host_vectors,
+    repeatable,
     split_pixels,
 )
-from taut.codegen._convolution_window import Window, strips
+from taut.codegen._convolution_window import Tile, Window, strips
 from taut.codegen._expression import evaluate
 from taut.codegen._recipe import Operand, Recipe
 
 _SCRATCH = 24 * 1024  # bytes of a strip: half of the first-level cache
+_UNROLLED = 12  # taps whose weights stay in registers; more of them are taken row by row
 _TILES = ((4, 2), (2, 4), (7, 1), (8, 1), (2, 2), (4, 1), (1, 4), (3, 1), (2, 1), (1, 1))  # the better ones first
 
 
@@ -37,42 +39,94 @@ def pipeline(recipe: Recipe) -> tuple[hl.Pipeline, list[hl.ImageParam]]:
     channels = int(recipe.operands[0].shape[3] or 0)
     staging = Staging(recipe, parameters[0], window, channels, together=False)
     c, i, j, n = (hl.Var(name) for name in "cijn")
-    value = hl.f32(0)
-    for row in range(window.kernel[0]):
-        for column in range(window.kernel[1]):
-            x = staging.at(
-                c,
-                i * window.stride[1] + column * window.dilation[1],
-                j * window.stride[0] + row * window.dilation[0],
-                n,
-            )
-            value += x * parameters[1][c, column, row]
+    weights = parameters[1]
+    folded = Folded(
+        window, staging, (c, i, j, n), hl.f32(0), lambda total, x, column, row: total + x * weights[c, column, row]
+    )
     result = hl.Func("result")
     extras = aligned(recipe, parameters, (c, i, j, n), first=2)
-    result[c, i, j, n] = evaluate(recipe.expression, extras, accumulator=value)[-1]
-    schedule_window(result, staging, window, recipe.operands[2:-1], recipe.operands[-1])
+    result[c, i, j, n] = evaluate(recipe.expression, extras, accumulator=folded.value)[-1]
+    schedule_window(result, folded, recipe.operands[2:-1], recipe.operands[-1])
     return hl.Pipeline(result), parameters
 
 
-def schedule_window(
-    result: hl.Func, staging: Staging, window: Window, extras: Sequence[Operand], output: Operand
-) -> None:
-    """Schedule what reads a window of the staged inputs channel by channel."""
+class Folded:
+    """What a window of the staged inputs comes to, channel by channel.
+
+    Args:
+        window: how outputs look at inputs.
+        staging: the inputs.
+        place: channel, column, row and image of the output.
+        start: the value of no input.
+        step: a new value from the old one, an input, and its column and row in the window.
+    """
+
+    def __init__(
+        self,
+        window: Window,
+        staging: Staging,
+        place: tuple[hl.Var, ...],
+        start: hl.Expr,
+        step: Callable[[hl.Expr, hl.Expr, int, Any], hl.Expr],
+    ) -> None:
+        self.window, self.staging = window, staging
+        self.func: hl.Func | None = None
+        c, i, j, n = place
+
+        def fold(value: hl.Expr, row: Any) -> hl.Expr:
+            for column in range(window.kernel[1]):
+                across = i * window.stride[1] + column * window.dilation[1]
+                x = staging.at(c, across, j * window.stride[0] + row * window.dilation[0], n)
+                value = step(value, x, column, row)
+            return value
+
+        if window.kernel[0] * window.kernel[1] <= _UNROLLED:
+            self.value = start
+            for row in range(window.kernel[0]):
+                self.value = fold(self.value, row)
+            return
+        rows = hl.RDom([(0, window.kernel[0])], "rows")
+        self.func = hl.Func("folded")
+        self.func[c, i, j, n] = start
+        self.func[c, i, j, n] = fold(hl.Expr(self.func[c, i, j, n]), rows.x)
+        self.value = hl.Expr(self.func[c, i, j, n])
+        self._rows = rows
+
+    def schedule(self, consumer: hl.Func, at: hl.Var, tile: Tile, lanes: int, *, masked: bool) -> None:
+        """Keep the values of a tile in registers while the rows of the window pass."""
+        if self.func is None:
+            return
+        c, i, j, _ = self.func.args()
+        self.func.compute_at(consumer, at).store_in(hl.MemoryType.Stack)
+        self.func.bound_extent(i, tile.width).bound_extent(j, tile.height)
+        if masked:
+            self.func.bound_storage(c, lanes)
+        else:
+            self.func.bound_extent(c, lanes)
+        tail = MASK if masked else EXACT
+        self.func.vectorize(c, lanes, tail).unroll(i).unroll(j)
+        update = self.func.update().reorder(c, i, j, self._rows.x).vectorize(c, lanes, tail)
+        update.unroll(i).unroll(j)
+
+
+def schedule_window(result: hl.Func, folded: Folded, extras: Sequence[Operand], output: Operand) -> None:
+    """Schedule an output that a window of the staged inputs gives."""
     c, _, _, n = result.args()
     lanes, _ = host_vectors()
     lane, block = hl.Var("lane"), hl.Var("block")
     rows, columns, channels = (output.shape[1], output.shape[2], int(output.shape[3] or 0))
     # Where channels do not fill vectors, the last vector starts earlier, unless that would read what is overwritten.
-    safe = all(math.prod(size or 2 for size in operand.shape[:-1]) == 1 for operand in extras)
-    tail = EXACT if channels % lanes == 0 else SHIFT if safe and channels >= lanes else MASK
+    shift = repeatable(extras) and channels >= lanes
+    tail = EXACT if channels % lanes == 0 else SHIFT if shift else MASK
     most = channels // lanes if tail is SHIFT else -(-channels // lanes)
     together = lanes * min(range(min(4, most), 0, -1), key=lambda count: -(-channels // (count * lanes)) * count)
     width, height = min(_TILES, key=lambda tile: _waste(columns, tile[0]) * _waste(rows, tile[1]))
-    tile = strips(window, together, output.shape, width, height, _SCRATCH)
+    tile = strips(folded.window, together, output.shape, width, height, _SCRATCH)
     ii, ji, it, jt, across, down = split_pixels(result, output, tile)
     result.split(c, block, c, together, tail).split(c, c, lane, lanes, MASK if tail is MASK else EXACT).vectorize(lane)
     result.reorder(lane, ii, ji, it, jt, c, block, across, down, n).unroll(ii).unroll(ji)
-    staging.schedule(result, block, tile, lanes, channels=together, masked=tail is MASK)
+    folded.schedule(result, it, tile, lanes, masked=tail is MASK)
+    folded.staging.schedule(result, block, tile, lanes, channels=together, masked=tail is MASK)
 
 
 def _waste(size: int | None, step: int) -> float:

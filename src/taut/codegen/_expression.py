@@ -148,8 +148,7 @@ def _same(a: hl.Expr, b: hl.Expr) -> tuple[hl.Expr, hl.Expr]:
 
 def _sign(x: hl.Expr) -> hl.Expr:
     zero = hl.cast(x.type(), 0)
-    value = hl.cast(x.type(), hl.select(x > zero, 1, x < zero, -1, 0))
-    return hl.select(_math.is_nan(x), x, value) if x.type().is_float() else value
+    return hl.cast(x.type(), hl.select(x > zero, 1, x < zero, -1, 0))
 
 
 def _divide(a: hl.Expr, b: hl.Expr) -> hl.Expr:

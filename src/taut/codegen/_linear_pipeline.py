@@ -26,7 +26,7 @@ def pipeline(recipe: Recipe) -> tuple[hl.Pipeline, list[hl.ImageParam]]:
     heavy = is_heavy(recipe.expression)
     target = hl.Func("sums") if heavy and space.dtype != "float32" else result
     target[i, j] = hl.undef(hl.Float(32) if heavy else TYPES[space.dtype])
-    rows = extent(result.output_buffer(), space, 0)
+    rows = extent(x, recipe.operands[0], 0)
 
     def finish(column: hl.Expr, row: hl.Expr, total: hl.Expr) -> hl.Expr:
         elements: list[hl.Expr | None] = [None, None]
@@ -56,4 +56,5 @@ def pipeline(recipe: Recipe) -> tuple[hl.Pipeline, list[hl.ImageParam]]:
         if target is not result:
             target.compute_root()
     constrain(result.output_buffer(), space)
+    result.output_buffer().dim(1).set_extent(rows)
     return hl.Pipeline(result), parameters

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import halide as hl
 
+_LN2 = float.fromhex("0x1.62e430p-1")
 _LN2_HIGH = float.fromhex("0x1.62e4p-1")  # few enough bits that its product with an exponent is exact
 _LN2_LOW = math.log(2.0) - _LN2_HIGH
 _EXP = ("0x1.fffffcp-2", "0x1.555492p-3", "0x1.5558f2p-5", "0x1.123a2p-7", "0x1.6a23cep-10")
@@ -67,7 +68,6 @@ _NORMAL = (
 )
 _SIN = ("-0x1.555556p-3", "0x1.111108p-7", "-0x1.a00f94p-13", "0x1.6cd5ecp-19")
 _COS = ("0x1.555556p-5", "-0x1.6c16b8p-10", "0x1.a010d6p-16", "-0x1.241ca8p-22")
-_HALF_PI = (float.fromhex("0x1.92p0"), float.fromhex("0x1.fb4p-12"), float.fromhex("0x1.4442d2p-24"))
 
 
 def is_nan(x: hl.Expr) -> hl.Expr:
@@ -76,23 +76,20 @@ def is_nan(x: hl.Expr) -> hl.Expr:
 
 
 def exp(x: hl.Expr, *, at_most_one: bool = False) -> hl.Expr:
-    """The exponential, below 2 ulp.
+    """The exponential, below 4 ulp; a result below the normal numbers becomes 0.
 
     Args:
-        x: any float, or one that is not positive with `at_most_one`.
-        at_most_one: saves a third of the work; results below the normal numbers become 0.
+        x: any float, or one that is not positive with `at_most_one`, which saves work.
+        at_most_one: see `x`.
     """
-    limited = hl.max(x, hl.f32(-88.0)) if at_most_one else hl.clamp(x, hl.f32(-105.0), hl.f32(89.0))
-    n = hl.round(limited * hl.f32(1.0 / math.log(2.0)))
-    r = hl.strict_float(limited - n * hl.f32(_LN2_HIGH)) - n * hl.f32(_LN2_LOW)
-    value = hl.f32(1.0) + (r + r * r * _polynomial(r, _EXP))
-    exponent = hl.cast(hl.Int(32), n)
-    if at_most_one:
-        return hl.select(is_nan(x), x, value * _power_of_two(exponent))
-    half = exponent >> 1
-    # The two powers must not be multiplied first: their product alone can overflow.
-    scaled = hl.strict_float(value * _power_of_two(half))
-    return hl.select(is_nan(x), x, scaled * _power_of_two(exponent - half))
+    n = hl.round(x * hl.f32(1.0 / math.log(2.0)))
+    # What the rounded constant lacks comes back last: LLVM would join two products with n in one sum.
+    r = x - n * hl.f32(_LN2)
+    value = hl.f32(1.0) + (r + (r * r * _polynomial(r, _EXP) + n * hl.f32(_LN2 - math.log(2.0))))
+    # NaN passes: it converts to an integer whose lowest bits are 0.
+    scaled = _float(_bits(value) + (hl.cast(hl.Int(32), n) << 23))
+    small = hl.select(_between(x, 0xC2AEAC50, 0xFF800000), hl.f32(0.0), scaled)
+    return small if at_most_one else hl.select(_between(x, 0x42B17218, 0x7F800000), _constant(0x7F800000), small)
 
 
 def log(x: hl.Expr) -> hl.Expr:
@@ -140,36 +137,34 @@ def erf(x: hl.Expr) -> hl.Expr:
 
 
 def gelu(x: hl.Expr) -> hl.Expr:
-    """`x (1 + erf(x / sqrt(2))) / 2` with an absolute error below `1.2e-7 |x|`."""
-    # The product of -inf and 0 would be NaN.
-    return hl.select(is_nan(x), x, hl.max(x, hl.f32(-1e38)) * (hl.f32(0.5) + _half_normal(x)))
+    """`x (1 + erf(x / sqrt(2))) / 2` with an absolute error below `4e-7 |x|`."""
+    return hl.select(is_nan(x), x, x * (hl.f32(0.5) + _half_normal(x)))
 
 
 def gelu_tanh(x: hl.Expr) -> hl.Expr:
     """The approximation of gelu by tanh, through the logistic function."""
     limited = hl.clamp(x, hl.f32(-1e12), hl.f32(1e12))
     inner = hl.f32(2.0 * math.sqrt(2.0 / math.pi)) * (limited + hl.f32(0.044715) * limited * limited * limited)
-    return hl.select(is_nan(x), x, hl.max(x, hl.f32(-1e38)) * sigmoid(inner))
+    return hl.select(is_nan(x), x, x * sigmoid(inner))
 
 
 def silu(x: hl.Expr) -> hl.Expr:
     """`x sigmoid(x)`."""
-    return hl.max(x, hl.f32(-1e38)) * sigmoid(x)
+    return x * sigmoid(x)
 
 
 def relu(x: hl.Expr) -> hl.Expr:
     """0 for what is below 0; NaN stays."""
-    bits = hl.reinterpret(hl.UInt(32), x)
-    return hl.select((bits - hl.u32(0x80000000)) <= hl.u32(0x7F800000), hl.f32(0.0), x)
+    return hl.select(_between(x, 0x80000000, 0xFF800000), hl.f32(0.0), x)
 
 
 def sin(x: hl.Expr) -> hl.Expr:
-    """The sine for magnitudes up to about 1e4; NaN at infinity."""
+    """The sine for magnitudes up to 1e8; NaN at infinity."""
     return _trigonometric(x, 0)
 
 
 def cos(x: hl.Expr) -> hl.Expr:
-    """The cosine for magnitudes up to about 1e4; NaN at infinity."""
+    """The cosine for magnitudes up to 1e8; NaN at infinity."""
     return _trigonometric(x, 1)
 
 
@@ -206,13 +201,14 @@ def _half_normal(x: hl.Expr) -> hl.Expr:
 
 
 def _trigonometric(x: hl.Expr, quarter: int) -> hl.Expr:
-    n = hl.round(x * hl.f32(2.0 / math.pi))
-    high, middle, low = _HALF_PI
-    r = hl.strict_float(hl.strict_float(x - n * hl.f32(high)) - n * hl.f32(middle)) - n * hl.f32(low)
+    limited = hl.clamp(x, hl.f32(-1e9), hl.f32(1e9))
+    n = hl.round(limited * hl.f32(2.0 / math.pi))
+    # LLVM may join the constants of a difference taken in parts; in double precision there is one only.
+    r = hl.cast(hl.Float(32), hl.cast(hl.Float(64), limited) - hl.cast(hl.Float(64), n) * hl.f64(math.pi / 2.0))
     square = r * r
     sine = r + r * (square * _polynomial(square, _SIN))
     cosine = hl.f32(1.0) - hl.f32(0.5) * square + square * square * _polynomial(square, _COS)
-    turn = hl.cast(hl.Int(32), hl.clamp(n, hl.f32(-1e9), hl.f32(1e9))) + quarter
+    turn = hl.cast(hl.Int(32), n) + quarter
     value = hl.select((turn & 1) != 0, cosine, sine)
     value = hl.select((turn & 2) != 0, -value, value)
     return hl.select((_bits(x) & 0x7FFFFFFF) >= 0x7F800000, _constant(0x7FC00000), value)
@@ -225,8 +221,9 @@ def _polynomial(x: hl.Expr, coefficients: Sequence[str]) -> hl.Expr:
     return value
 
 
-def _power_of_two(exponent: hl.Expr) -> hl.Expr:
-    return _float((exponent + 127) << 23)
+def _between(x: hl.Expr, low: int, high: int) -> hl.Expr:
+    # Of floats with one sign, by their bits, so that NaN is none of them.
+    return hl.reinterpret(hl.UInt(32), x) - hl.u32(low) <= hl.u32(high - low)
 
 
 def _bits(x: hl.Expr) -> hl.Expr:

@@ -10,9 +10,11 @@ from taut.codegen import _math
 from taut.codegen._buffers import constrain, extent, inputs
 from taut.codegen._convolution_staging import EXACT, MASK, Staging, aligned, host_vectors
 from taut.codegen._convolution_window import Window
-from taut.codegen._depthwise_pipeline import schedule_window
+from taut.codegen._depthwise_pipeline import Folded, schedule_window
 from taut.codegen._expression import evaluate
 from taut.codegen._recipe import Operand, Recipe
+
+_LOWEST, _HIGHEST = -(2**31), 2**31 - 1  # as the bits of a float, the latter is a NaN
 
 
 def pipeline(recipe: Recipe) -> tuple[hl.Pipeline, list[hl.ImageParam]]:
@@ -22,29 +24,31 @@ def pipeline(recipe: Recipe) -> tuple[hl.Pipeline, list[hl.ImageParam]]:
         return _global_average(recipe, parameters), parameters
     window, largest = Window.of(recipe), recipe.parameters["kind"] == "max"
     channels = int(recipe.operands[0].shape[3] or 0)
-    outside = -math.inf if largest else 0.0
-    staging = Staging(recipe, parameters[0], window, channels, together=False, outside=outside)
     place = c, i, j, n = tuple(hl.Var(name) for name in "cijn")
-    values = [
-        staging.at(
-            c,
-            i * window.stride[1] + column * window.dilation[1],
-            j * window.stride[0] + row * window.dilation[0],
-            n,
-        )
-        for row in range(window.kernel[0])
-        for column in range(window.kernel[1])
-    ]
-    value = values[0]
-    for other in values[1:]:
-        value = _math.maximum(value, other) if largest else value + other
-    if not largest:
-        value *= _share(recipe, window, parameters[0], i, j)
+    x = parameters[0]
+    if largest:
+        staging = Staging(recipe, x, window, channels, together=False, outside=-math.inf, encode=_key)
+        folded = Folded(window, staging, place, hl.i32(_LOWEST), lambda total, key, *_: hl.max(total, key))
+        value = _value(folded.value)
+    else:
+        staging = Staging(recipe, x, window, channels, together=False)
+        folded = Folded(window, staging, place, hl.f32(0), lambda total, value, *_: total + value)
+        value = folded.value * _share(recipe, window, x, i, j)
     result = hl.Func("result")
     extras = aligned(recipe, parameters, place, first=1)
     result[c, i, j, n] = evaluate(recipe.expression, extras, accumulator=value)[-1]
-    schedule_window(result, staging, window, recipe.operands[1:-1], recipe.operands[-1])
+    schedule_window(result, folded, recipe.operands[1:-1], recipe.operands[-1])
     return hl.Pipeline(result), parameters
+
+
+def _key(value: hl.Expr) -> hl.Expr:
+    """An integer that compares as the value does, with NaN above infinity."""
+    bits = hl.reinterpret(hl.Int(32), value)
+    return hl.select(_math.is_nan(value), hl.i32(_HIGHEST), bits ^ ((bits >> 31) & _HIGHEST))
+
+
+def _value(key: hl.Expr) -> hl.Expr:
+    return hl.reinterpret(hl.Float(32), key ^ ((key >> 31) & _HIGHEST))
 
 
 def _share(recipe: Recipe, window: Window, x: hl.ImageParam, i: hl.Var, j: hl.Var) -> hl.Expr:

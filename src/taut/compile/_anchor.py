@@ -22,6 +22,7 @@ class Anchor:
         sizes: those of the output as the kernel sees it.
         view: the node's value over a row-major buffer of these sizes.
         recipe: makes the recipe from the epilogue's operands, the output and the expression.
+        in_place: whether the output may overwrite an operand of the epilogue.
     """
 
     inputs: tuple[View, ...]
@@ -29,6 +30,7 @@ class Anchor:
     sizes: tuple[Dim, ...]
     view: Callable[[Buffer], View | Grouped]
     recipe: Callable[[Sequence[Operand], Operand, Expression], Recipe]
+    in_place: bool = False
 
     def start(self, made: Expressions) -> int:
         """The entry of the node's own value: the sum, and the extras added."""

@@ -29,6 +29,8 @@ def is_anchor(graph: Graph, node: Node) -> bool:
     kinds = [graph.value_type(ref) for ref in (*node.inputs, Ref(node.id))]
     if any(not isinstance(kind, TensorType) or kind.dtype != torch.float32 for kind in kinds):
         return False
+    if any(size == 0 for kind in kinds if isinstance(kind, TensorType) for size in kind.shape):
+        return False
     return known[0](graph, node)
 
 
@@ -56,7 +58,7 @@ def _any_product(lowering: Lowering, node: Node) -> Anchor:
 
 
 def _is_product(graph: Graph, node: Node) -> bool:
-    """X (..., K) @ w (K, N) with a constant w."""
+    """Whether the node is x (..., K) @ w (K, N) with a constant w."""
     weight = graph.constant(node.args[1])
     kind = graph.value_type(node.inputs[0])
     return weight is not None and weight.dim() == 2 and isinstance(kind, TensorType) and len(kind.shape) >= 2
@@ -79,7 +81,7 @@ def _addition_of_product(lowering: Lowering, node: Node) -> Anchor:
 
 
 def linear_anchor(lowering: Lowering, argument: Argument, weight: torch.Tensor, bias: Argument) -> Anchor:
-    """X (..., K) times a constant weight (N, K).
+    """The product of x (..., K) and a constant weight (N, K).
 
     Rows are taken in the order of memory, whatever their logical order, and the result has the same order.
     """
@@ -110,7 +112,7 @@ def linear_anchor(lowering: Lowering, argument: Argument, weight: torch.Tensor, 
         count = rows.sizes[0] if isinstance(rows.sizes[0], int) else None
         return linear_recipe(weight.shape[1], features, expression, others, rows=count, dtype=output.dtype)
 
-    return Anchor((rows, packed), extras, (rows.sizes[0], features), view, recipe)
+    return Anchor((rows, packed), extras, (rows.sizes[0], features), view, recipe, in_place=True)
 
 
 def _is_batched_product(graph: Graph, node: Node) -> bool:
@@ -150,7 +152,7 @@ def contiguous_copy(lowering: Lowering, view: View, sizes: Sequence[Dim]) -> Vie
 
 
 def _rows(x: View, order: Sequence[int]) -> View | None:
-    """X as a matrix with dense rows, the dimensions in that order; None where strides do not express it."""
+    """The view as a matrix with dense rows, the dimensions in that order; None where strides do not express it."""
     if not same(x.strides[-1], 1) and not same(x.sizes[-1], 1):
         return None
     return x.permute(order).reshape((product(x.sizes[:-1]), x.sizes[-1]))

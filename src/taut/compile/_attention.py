@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def lower_attention(lowering: Lowering, node: Node) -> View | None:
-    """Q (B, H, T, D), k and v (B, H, S, D): the result lies in memory as (B, T, H, D), as the next layer reads it."""
+    """Attention of q (B, H, T, D), k and v (B, H, S, D), whose result lies in memory as (B, T, H, D)."""
     graph = lowering.graph
     given = dict(zip(("q", "k", "v", "attn_mask", "dropout_p", "is_causal", "scale"), node.args, strict=False))
     given |= dict(node.kwargs)

@@ -22,6 +22,7 @@ class KernelStep:
         outputs: what it writes, after the inputs.
         label: where it comes from in the model.
         nodes: ids of the graph's nodes that it computes.
+        in_place: positions of inputs that the output may overwrite, if it lies in memory just as they do.
     """
 
     kernel: Recipe | str
@@ -29,6 +30,7 @@ class KernelStep:
     outputs: tuple[View, ...]
     label: str = ""
     nodes: tuple[int, ...] = ()
+    in_place: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ import dataclasses
 import sympy
 
 from taut.compile._block import Block
-from taut.compile._dims import plain
+from taut.compile._dims import free_symbols, plain
 from taut.compile._views import View
 from taut.graph import Graph, SymbolRange
 
@@ -63,9 +63,7 @@ def entry_checks(block: Block, graph: Graph) -> tuple[list[EntrySize], list[tupl
             size = EntrySize(f"{view.buffer.name}_{axis}", position, axis)
             sizes.append(size)
             symbol = sympy.Symbol(size.name, integer=True, nonnegative=True)
-            unknown = (
-                [] if isinstance(expected, int) else [item for item in expected.free_symbols if item.name not in known]
-            )
+            unknown = [item for item in free_symbols(expected) if item.name not in known]
             where = _where(block, position, axis)
             if len(unknown) == 1 and not isinstance(expected, int) and expected.diff(unknown[0]).is_Integer:
                 name = unknown[0].name

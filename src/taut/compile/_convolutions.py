@@ -21,7 +21,7 @@ from taut.compile._anchor import Anchor
 from taut.compile._dims import plain, product, same
 from taut.compile._kernel_operands import operand
 from taut.compile._views import Buffer, View, contiguous
-from taut.graph import Argument, Graph, Node, TensorType
+from taut.graph import Argument, Dim, Graph, Node, TensorType
 
 if TYPE_CHECKING:
     from taut.compile._lowering import Lowering
@@ -32,7 +32,7 @@ _FEW_CHANNELS = 4  # an image as it comes is read in place
 def is_convolution(graph: Graph, node: Node) -> bool:
     """A convolution over one or two dimensions with constant weights, of one group or one channel a group."""
     weight = graph.constant(node.args[1])
-    bias = node.args[2] if len(node.args) > 2 else None
+    bias = _bias(node)
     if weight is None or weight.dim() not in (3, 4) or (bias is not None and graph.constant(bias) is None):
         return False
     kind = graph.value_type(node.inputs[0])
@@ -46,13 +46,13 @@ def is_convolution(graph: Graph, node: Node) -> bool:
 
 
 def convolution_anchor(lowering: Lowering, node: Node) -> Anchor:
-    """X (N, C, H, W) or (N, C, W): the result lies in memory as (N, H, W, C)."""
+    """The convolution of x (N, C, H, W) or (N, C, W), whose result lies in memory as (N, H, W, C)."""
     weight = lowering.graph.constant(node.args[1])
-    bias = node.args[2] if len(node.args) > 2 else None
+    bias = _bias(node)
     assert weight is not None
     window, groups = _window(node, weight)
     x = lowering.tensor(node.args[0])
-    sizes = [plain(size) for size in node.type.shape]
+    sizes: list[Dim] = [plain(size) for size in node.type.shape]
     flat = weight.dim() == 3
     if flat:
         x, weight = x.insert(2), lowering.unsqueezed(weight)
@@ -98,11 +98,15 @@ def convolution_anchor(lowering: Lowering, node: Node) -> Anchor:
 
 
 def pixels_last(lowering: Lowering, x: View) -> View:
-    """X (N, C, H, W) as (N, H, W, C) with dense channels, copied where its memory has another order."""
+    """The view x (N, C, H, W) as (N, H, W, C) with dense channels, copied where its memory has another order."""
     nhwc = x.permute((0, 2, 3, 1))
     if same(nhwc.strides[3], 1) or same(nhwc.sizes[3], 1):
         return nhwc
     return lowering.copy(x, (0, 2, 3, 1)).permute((0, 2, 3, 1))
+
+
+def _bias(node: Node) -> Argument:
+    return node.args[2] if len(node.args) > 2 else node.keyword("bias")
 
 
 def _channels(lowering: Lowering, bias: Argument, sizes: tuple) -> View:

@@ -21,7 +21,7 @@ from taut.compile._block import (
     buffers_of,
 )
 from taut.compile._checks import EntryCheck, EntrySize
-from taut.compile._dims import same
+from taut.compile._dims import product, same
 from taut.compile._memory import MemoryPlan
 from taut.compile._shapes import Sizes
 from taut.compile._views import Buffer, View, contiguous_strides
@@ -321,4 +321,4 @@ def _shaped(view: View, tensor: torch.Tensor) -> tuple[int, ...] | None:
 
 def _is_whole(view: View) -> bool:
     """Whether a contiguous tensor with the view's sizes is the whole buffer."""
-    return view.offset == 0 and view.is_contiguous()
+    return view.offset == 0 and view.is_contiguous() and same(product(view.sizes), view.buffer.elements)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import sympy
 import torch
@@ -19,12 +20,14 @@ from taut.compile._kernel_operands import align, broadcast_to_one, memory_order,
 from taut.compile._layout_ops import is_layout, is_reshape, number, regroup, view_results
 from taut.compile._pointwise import DTYPES, Expressions, Value, expression
 from taut.compile._prebuilt import lower_prebuilt
+from taut.compile._recurrent import lower_recurrent
 from taut.compile._rows import is_reduction, is_row, keeps_dimensions, row_dimensions, row_expression
 from taut.compile._views import Buffer, View, contiguous
 from taut.graph import Argument, Dim, Graph, Node, Ref, ScalarType, TensorType, evaluate
+from taut.graph._symbols import symbol
 
-Register = Callable[[Graph, str], int]
-"""Lowers a region as a function of its own; gives its number."""
+Register = Callable[[Graph, str, tuple[str, ...]], int]
+"""Lowers a region as a function of its own, with the symbols that it is given besides its inputs; gives its number."""
 
 CONTROL_FLOW = frozenset({"cond", "while_loop"})
 
@@ -38,6 +41,7 @@ class Lowering:
         hint: typical values of the symbols.
         register: lowers regions.
         avoided: ids of nodes that run on ATen, because their kernel could not be generated.
+        given: symbols that follow the inputs as arguments.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class Lowering:
         hint: Mapping[str, int],
         register: Register,
         avoided: frozenset[int] = frozenset(),
+        given: tuple[str, ...] = (),
     ) -> None:
         self.graph = graph
         self.name = name
@@ -58,12 +63,13 @@ class Lowering:
         self.known: set[str] = set()
         self.entry: frozenset[str] = frozenset()
         self._constants: dict[int, tuple[torch.Tensor, Buffer]] = {}  # with the tensor, lest its id be used again
-        self._derived: dict[tuple[int, str], torch.Tensor] = {}
+        self._made: dict[tuple[Any, ...], Any] = {}
         self._label = ""
         anchors = {node.id for node in graph.nodes if node.id not in avoided and is_anchor(graph, node)}
         self.anchors = anchors
         self.fusion = fuse(graph, frozenset(anchors), avoided)
         self.avoided = avoided
+        self.given = given
 
     def run(self) -> Block:
         """The whole graph as a block."""
@@ -84,6 +90,10 @@ class Lowering:
                 if isinstance(size, sympy.Symbol) and size.name not in self.known:
                     self.known.add(size.name)
                     symbols.append((size.name, position, axis))
+        for name in self.given:
+            self.known.add(name)
+            symbols.append((name, len(inputs), -1))
+            inputs.append(symbol(name))
         self.entry = frozenset(self.known)
         members = self.fusion.members
         ends = {chain[-1]: anchor for anchor, chain in self.fusion.chains.items()}
@@ -117,7 +127,7 @@ class Lowering:
             self.map(node, self.fusion.maps[node.id])
         elif is_layout(node) and node.id not in self.avoided:
             self.layout(node)
-        elif node.id in self.avoided or not lower_prebuilt(self, node):
+        elif node.id in self.avoided or not (lower_recurrent(self, node) or lower_prebuilt(self, node)):
             lower_fallback(self, node)
 
     # --- values
@@ -156,20 +166,21 @@ class Lowering:
 
     def transposed(self, matrix: torch.Tensor) -> torch.Tensor:
         """A constant matrix transposed; the same tensor for the same matrix."""
-        self.derived(matrix, "transposed", lambda value: value.t().contiguous())
-        return self._derived[id(matrix), "transposed"]
+        return self.memo((id(matrix), "transposed"), lambda: matrix.t().contiguous())
 
     def unsqueezed(self, weight: torch.Tensor) -> torch.Tensor:
         """Constant weights (O, C, W) as (O, C, 1, W); the same tensor for the same weights."""
-        self.derived(weight, "unsqueezed", lambda value: value.unsqueeze(2).contiguous())
-        return self._derived[id(weight), "unsqueezed"]
+        return self.memo((id(weight), "unsqueezed"), lambda: weight.unsqueeze(2).contiguous())
 
     def derived(self, tensor: torch.Tensor, purpose: str, make: Callable[[torch.Tensor], torch.Tensor]) -> View:
         """A constant made from one of the model's, e.g. packed; the same for the same purpose."""
-        key = (id(tensor), purpose)
-        if key not in self._derived:
-            self._derived[key] = make(tensor)
-        return self.constant(self._derived[key], purpose)
+        return self.constant(self.memo((id(tensor), purpose), lambda: make(tensor)), purpose)
+
+    def memo(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+        """What `make` gives, made once for a key."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
     def emit(self, step: Step) -> None:
         """Append a step."""
@@ -310,19 +321,26 @@ class Lowering:
         self, sources: list[View], target: View, made: Expressions, rows: int, nodes: tuple[int, ...] = ()
     ) -> None:
         """Emit a map over the target's sizes; the last `rows` dimensions are one row."""
+        if target.buffer.elements == 0:  # nothing to compute
+            return
+        if rows and not any(_moves_along_row(view, rows) for view in (*sources, target)):
+            sources[0] = self._gathered(sources[0], rows)  # the kernel takes the length of a row from an operand
         merged = merge([*sources, target], rows)
         if merged is None:  # a row that no single stride walks along
-            merged = merge([*(self._gathered(view) for view in sources), target], rows)
+            gathered = [self._gathered(view, rows if _moves_along_row(view, rows) else 0) for view in sources]
+            merged = merge([*gathered, target], rows)
             assert merged is not None
         *inputs, output = merged
         read = [broadcast_to_one(view) for view in inputs]
         written = broadcast_to_one(output)
         recipe = map_recipe(tuple(made.entries), [operand(view) for view in read], operand(written))
-        self.emit(KernelStep(recipe, tuple(read), (written,), self._label, nodes))
+        in_place = () if rows else tuple(range(len(read)))
+        self.emit(KernelStep(recipe, tuple(read), (written,), self._label, nodes, in_place))
 
-    def _gathered(self, view: View) -> View:
-        """A copy in row-major order of what moves; dimensions that do not move stay so."""
-        moving = [axis for axis in range(view.rank) if view.strides[axis] != 0]
+    def _gathered(self, view: View, rows: int) -> View:
+        """A copy in row-major order of what moves and of the last `rows` dimensions; others that do not move stay so."""
+        first = view.rank - rows
+        moving = [axis for axis in range(view.rank) if view.strides[axis] != 0 or axis >= first]
         copied = self.copy(view.permute(moving), range(len(moving)))
         strides = dict(zip(moving, copied.strides, strict=True))
         return copied.with_dimensions(view.sizes, [strides.get(axis, 0) for axis in range(view.rank)])
@@ -351,7 +369,9 @@ class Lowering:
         read = [broadcast_to_one(view) for view in extras]
         recipe = anchor.recipe([operand(view) for view in read], operand(target), tuple(made.entries))
         nodes = (node.id, *(member for member in chain if member not in rest))
-        self.emit(KernelStep(recipe, (*anchor.inputs, *read), (target,), self._label, nodes))
+        others = range(len(anchor.inputs), len(anchor.inputs) + len(read)) if anchor.in_place else ()
+        step = KernelStep(recipe, (*anchor.inputs, *read), (target,), self._label, nodes, tuple(others))
+        self.emit(step)
         self._put(Ref(last.id), _moved(current, buffer))
         for member in rest:
             step = self.graph.nodes[member]
@@ -394,6 +414,10 @@ class Lowering:
             return Value(made.add("operand", len(anchor.inputs) + len(extras) - 1), aligned[ref].dtype)
 
         return current, expression(self.graph, step, made, value).entry
+
+
+def _moves_along_row(view: View, rows: int) -> bool:
+    return any(stride != 0 for stride in view.strides[view.rank - rows :])
 
 
 def _unsupported_scalar(node: Node) -> Exception:

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 
 import sympy
 
-from taut.compile._block import Block, CallStep, buffers_of
-from taut.compile._dims import plain
+from taut.compile._block import Block, CallStep, KernelStep, buffers_of
+from taut.compile._dims import plain, same
 from taut.compile._views import Buffer, View
 from taut.graph import Dim, evaluate
 
@@ -27,7 +27,7 @@ class MemoryPlan:
         offsets: bytes from the start of the arena, by buffer.
         total: bytes of the arena.
         regions: for each region its buffers.
-        live: first and last step of each buffer.
+        live: first and last step of each buffer that owns memory; an output that takes over an input's counts as it.
     """
 
     offsets: Mapping[Buffer, Dim]
@@ -65,15 +65,23 @@ def aligned(size: Dim) -> Dim:
 def plan_memory(block: Block, hint: Mapping[str, int]) -> MemoryPlan:
     """Assign arena buffers to regions: largest first, each to the region where it wastes least.
 
+    An output takes over the memory of an input that the step is the last to read, where the kernel allows that.
+
     Args:
         block: the code.
         hint: typical values of the symbols, by which sizes are compared; the plan is right for all values.
     """
     live = liveness(block)
-    weights = {buffer: evaluate(buffer_bytes(buffer), hint) for buffer in live}
+    heirs = _heirs(block, live)
+    spans: dict[Buffer, tuple[int, int]] = {}
+    for buffer, (start, end) in live.items():
+        owner = heirs.get(buffer, buffer)
+        known = spans.get(owner, (start, end))
+        spans[owner] = (min(known[0], start), max(known[1], end))
+    weights = {buffer: evaluate(buffer_bytes(buffer), hint) for buffer in spans}
     regions: list[list[Buffer]] = []
-    for buffer in sorted(live, key=lambda item: (-weights[item], live[item])):
-        free = [region for region in regions if all(_apart(live[buffer], live[other]) for other in region)]
+    for buffer in sorted(spans, key=lambda item: (-weights[item], spans[item])):
+        free = [region for region in regions if all(_apart(spans[buffer], spans[other]) for other in region)]
         if free:
             # Regions grow by descending size, so any fits; the smallest wastes least.
             min(free, key=lambda region: weights[region[0]]).append(buffer)
@@ -85,7 +93,38 @@ def plan_memory(block: Block, hint: Mapping[str, int]) -> MemoryPlan:
         for buffer in region:
             offsets[buffer] = total
         total = plain(total + _largest([buffer_bytes(buffer) for buffer in region]))
-    return MemoryPlan(offsets, total, tuple(map(tuple, regions)), live)
+    for buffer, owner in heirs.items():
+        offsets[buffer] = offsets[owner]
+    return MemoryPlan(offsets, total, tuple(map(tuple, regions)), spans)
+
+
+def _heirs(block: Block, live: Mapping[Buffer, tuple[int, int]]) -> dict[Buffer, Buffer]:
+    """For each output that is written over an input the first owner of that memory."""
+    heirs: dict[Buffer, Buffer] = {}
+    for position, step in enumerate(block.steps):
+        if not isinstance(step, KernelStep) or len(step.outputs) != 1:
+            continue
+        output = step.outputs[0]
+        if output.buffer not in live or live[output.buffer][0] != position:
+            continue
+        for number in step.in_place:
+            view = step.inputs[number]
+            ends = view.buffer in live and live[view.buffer][1] == position
+            alone = [other.buffer for other in step.inputs].count(view.buffer) == 1
+            if ends and alone and _same_memory(view, output):
+                heirs[output.buffer] = heirs.get(view.buffer, view.buffer)
+                break
+    return heirs
+
+
+def _same_memory(a: View, b: View) -> bool:
+    return (
+        a.dtype == b.dtype
+        and same(a.buffer.elements, b.buffer.elements)
+        and all(
+            same(x, y) for x, y in zip((*a.sizes, *a.strides, a.offset), (*b.sizes, *b.strides, b.offset), strict=True)
+        )
+    )
 
 
 def liveness(block: Block) -> dict[Buffer, tuple[int, int]]:

@@ -54,7 +54,7 @@ def is_pool(graph: Graph, node: Node) -> bool:
 
 
 def pool_anchor(lowering: Lowering, node: Node) -> Anchor:
-    """X (N, C, H, W): the result lies in memory as (N, H, W, C)."""
+    """Pooling of x (N, C, H, W), whose result lies in memory as (N, H, W, C)."""
     given = _arguments(node)
     x = pixels_last(lowering, lowering.tensor(node.args[0]))
     keeps = not node.op.startswith("aten.mean") or given["keepdim"] is True

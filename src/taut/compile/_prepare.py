@@ -9,7 +9,10 @@ from taut.graph import Argument, Builder, Graph, Node, Ref, rewrite
 from taut.transform import get_pass
 
 _PASSES = ("fold_batch_norm",)
-_NORM = ("aten.batch_norm.default", "aten._native_batch_norm_legit_no_training.default")
+_NORM = {
+    "aten.batch_norm.default": ("training", "momentum", "epsilon"),
+    "aten._native_batch_norm_legit_no_training.default": ("momentum", "epsilon"),
+}
 
 
 def prepare(graph: Graph) -> Graph:
@@ -23,15 +26,15 @@ def prepare(graph: Graph) -> Graph:
 
 
 def _scale_and_shift(graph: Graph, node: Node, builder: Builder) -> Ref | None:
-    """X * scale + shift for an evaluation-mode batch norm with constant statistics."""
-    if node.op not in _NORM or (len(node.args) < 8 and node.op == _NORM[0]):
+    """The product x * scale + shift for an evaluation-mode batch norm with constant statistics."""
+    if node.op not in _NORM or len(node.outputs) != 1:
         return None
-    weight, bias, mean, variance = (graph.constant(argument) for argument in node.args[1:5])
-    epsilon = node.args[7 if node.op == _NORM[0] else 6]
-    given = (node.args[1] is not None, node.args[2] is not None)
-    if mean is None or variance is None or given != (weight is not None, bias is not None):
-        return None
-    if not isinstance(epsilon, float) or (node.op == _NORM[0] and node.args[5] is not False) or len(node.outputs) != 1:
+    names = ("x", "weight", "bias", "mean", "variance", *_NORM[node.op])
+    given = dict(zip(names, node.args, strict=False))
+    weight, bias, mean, variance = (graph.constant(given.get(name)) for name in names[1:5])
+    computed = any(given.get(name) is not None and graph.constant(given.get(name)) is None for name in names[1:5])
+    epsilon = given.get("epsilon")
+    if computed or mean is None or variance is None or given.get("training") or not isinstance(epsilon, float):
         return None
     scale = torch.rsqrt(variance.double() + epsilon) * (1 if weight is None else weight.double())
     shift = (0 if bias is None else bias.double()) - mean.double() * scale

@@ -1,7 +1,16 @@
 """The thin immutable graph: capture, rewrite, run on ATen, count, print, save."""
 
 from taut.graph._capture import capture
+from taut.graph._codec import (
+    decode_argument,
+    decode_graph,
+    decode_tree,
+    encode_argument,
+    encode_graph,
+    encode_tree,
+)
 from taut.graph._cost import OperationCost, graph_cost, operation_cost
+from taut.graph._document import read_document, read_tensors, write_document, write_tensors
 from taut.graph._format import format_graph
 from taut.graph._guards import requested_from
 from taut.graph._hash import cost_key, structural_hash
@@ -48,17 +57,27 @@ __all__ = [
     "capture",
     "content_hash",
     "cost_key",
+    "decode_argument",
+    "decode_graph",
+    "decode_tree",
     "eliminate_dead_code",
+    "encode_argument",
+    "encode_graph",
+    "encode_tree",
     "evaluate",
     "format_graph",
     "graph_cost",
     "infer_types",
     "load_graph",
     "operation_cost",
+    "read_document",
+    "read_tensors",
     "requested_from",
     "rewrite",
     "save_graph",
     "structural_hash",
     "trip_count",
     "validate",
+    "write_document",
+    "write_tensors",
 ]

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 
-from taut._files import write_whole
-from taut.errors import ArtefactError, GraphError, TamperedError, TruncatedError, VersionError
+from taut.errors import ArtefactError, GraphError, TamperedError
 from taut.graph._codec import decode_graph, encode_graph
+from taut.graph._document import read_document, read_tensors, write_document, write_tensors
 from taut.graph._hash import structural_hash
 from taut.graph._types import Graph
 from taut.graph._validate import validate
 
-_FORMAT = "taut.graph"
 _VERSION = 1
 _STORED = frozenset(
     {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8}
@@ -44,16 +40,14 @@ def save_graph(graph: Graph, json_path: str | Path, safetensors_path: str | Path
     constants = dict(_constants(graph))
     last = sorted(key for key, tensor in constants.items() if _is_channels_last(tensor))
     document = {
-        "format": _FORMAT,
+        "format": "taut.graph",
         "version": _VERSION,
         "structural_hash": structural_hash(graph),
         "channels_last": last,
         "graph": encode_graph(graph),
     }
-    text = json.dumps(document, separators=(",", ":"), allow_nan=False)
-    tensors = _storable(constants, set(last))
-    write_whole(Path(safetensors_path), lambda path: _save_tensors(tensors, path))
-    write_whole(Path(json_path), lambda path: path.write_text(text, encoding="utf-8"))
+    write_tensors(_storable(constants, set(last)), Path(safetensors_path))
+    write_document(document, Path(json_path))
 
 
 def load_graph(json_path: str | Path, safetensors_path: str | Path) -> Graph:
@@ -73,7 +67,7 @@ def load_graph(json_path: str | Path, safetensors_path: str | Path) -> Graph:
         ArtefactError: if a file is malformed.
         GraphError: if the graph is malformed or holds an operator that it may not hold.
     """
-    document = _read_json(Path(json_path))
+    document = read_document(Path(json_path), "graph", _VERSION)
     constants = _read_constants(Path(safetensors_path), document.get("channels_last", []))
     try:
         graph = decode_graph(document.get("graph"), constants)
@@ -110,56 +104,10 @@ def _storable(constants: dict[str, torch.Tensor], last: set[str]) -> dict[str, t
     return stored
 
 
-def _save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    try:
-        safetensors.torch.save_file(tensors, path)
-    except safetensors.SafetensorError as error:  # a full disk, for one, comes in this form
-        raise OSError(str(error)) from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except FileNotFoundError as error:
-        raise TruncatedError(f"{path} is missing") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ArtefactError(f"{path} cannot be read: {error}") from error
-    try:
-        document = json.loads(text, parse_constant=_refuse)
-    except json.JSONDecodeError as error:
-        if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated"):
-            raise TruncatedError(f"{path} is cut short") from error
-        raise ArtefactError(f"{path} is not JSON: {error}") from error
-    except (ValueError, RecursionError) as error:
-        raise ArtefactError(f"{path} is malformed: {error}") from error
-    if not isinstance(document, dict) or document.get("format") != _FORMAT:
-        raise ArtefactError(f"{path} holds no graph", expected=f'"format": "{_FORMAT}"')
-    version = document.get("version")
-    if type(version) is not int or version < 1:
-        raise ArtefactError(f"{path} states the version {str(version)[:40]}")
-    if version > _VERSION:
-        raise VersionError(
-            f"{path} has version {str(version)[:40]} of the graph format",
-            expected=f"{_VERSION} at most",
-            fix="install a newer taut",
-        )
-    return document
-
-
-def _refuse(literal: str) -> None:
-    raise ValueError(f"the literal {literal}")
-
-
 def _read_constants(path: Path, last: Any) -> dict[str, torch.Tensor]:
     if not isinstance(last, list) or not all(isinstance(key, str) for key in last):
         raise ArtefactError("the list of channels-last constants is malformed")
-    try:
-        # a copy: a mapped file that someone cuts short later would kill the process
-        constants = {key: tensor.clone() for key, tensor in safetensors.torch.load_file(path).items()}
-    except FileNotFoundError as error:
-        raise TruncatedError(f"{path} is missing") from error
-    except (OSError, safetensors.SafetensorError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise TruncatedError(f"{path} cannot be read as safetensors: {error}") from error
+    constants = read_tensors(path)
     for key in last:
         if key not in constants or constants[key].dim() != 4:
             raise ArtefactError(f"the channels-last constant {key[:40]!r} is missing or not 4-D")

@@ -1,6 +1,7 @@
 """The program format, its verifier and the native virtual machine that runs it."""
 
-from taut.runtime._executable import Executable, InstructionTime, Library, Session, SharedLibrary, load
+from taut.runtime._disassemble import disassemble
+from taut.runtime._executable import Executable, InstructionTime, Library, Session, SharedLibrary, load, verify
 from taut.runtime._native import Object
 from taut.runtime._program import (
     DTYPES,
@@ -14,6 +15,7 @@ from taut.runtime._program import (
     Program,
     ShapeCode,
 )
+from taut.runtime._storage import load_program, program_hash, save_program
 
 __all__ = [
     "DTYPES",
@@ -32,5 +34,10 @@ __all__ = [
     "Session",
     "ShapeCode",
     "SharedLibrary",
+    "disassemble",
     "load",
+    "load_program",
+    "program_hash",
+    "save_program",
+    "verify",
 ]

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 import torch
 
-from taut.errors import ArgumentError, GraphError
+from taut.codegen import Recipe
+from taut.errors import ArgumentError, GraphError, TautError
 from taut.graph import Graph, Interpreter
 from taut.runtime._native import _vm
 from taut.runtime._program import DTYPES, MAX_RANK, Function, Kernel, Parameter, Program
@@ -144,15 +145,12 @@ class Executable:
             step_limit: how many jumps and calls one run may take; None for any number.
             poison: whether new memory is filled with NaN, which shows reads of what was never written.
         """
-        limits = {
-            "memory_limit": _physical_memory() if memory_limit is None else memory_limit,
-            "recursion_limit": recursion_limit,
-            "step_limit": _UNLIMITED if step_limit is None else step_limit,
-        }
-        for name, value in limits.items():
+        memory = _physical_memory() if memory_limit is None else memory_limit
+        steps = _UNLIMITED if step_limit is None else step_limit
+        for name, value in (("memory_limit", memory), ("recursion_limit", recursion_limit), ("step_limit", steps)):
             if not 0 < value <= _UNLIMITED:
                 raise ArgumentError(name, value, expected=f"1 to {_UNLIMITED}")
-        return Session(_vm.Session(self._native, *limits.values(), poison))
+        return Session(_vm.Session(self._native, memory, recursion_limit, steps, poison))
 
 
 def load(program: Program, library: Library | None = None) -> Executable:
@@ -169,8 +167,31 @@ def load(program: Program, library: Library | None = None) -> Executable:
         GraphError: if the program is malformed; nothing of it has run then.
         KernelError: if the library lacks a kernel.
     """
+    return Executable(program, _load(program, library))
+
+
+def verify(program: Program) -> None:
+    """Check a program as `load` does, without its kernels.
+
+    Args:
+        program: the program.
+
+    Raises:
+        GraphError: saying what is wrong and where.
+    """
+    _load(program, _NoLibrary())
+
+
+class _NoLibrary:
+    """Stands in where nothing will run."""
+
+    def address(self, kernel: int) -> int:
+        return 0
+
+
+def _load(program: Program, library: Library | None) -> _vm.Executable:
     fallbacks = [_Fallback(graph) for graph in program.fallbacks]
-    native = _vm.load(
+    return _vm.load(
         [_function(function) for function in program.functions],
         [_parameter(parameter) for parameter in program.parameters],
         program.constants,
@@ -179,7 +200,6 @@ def load(program: Program, library: Library | None = None) -> Executable:
         list(program.messages),
         lambda number, inputs: fallbacks[number](inputs),
     )
-    return Executable(program, native)
 
 
 class _Fallback:
@@ -194,7 +214,13 @@ class _Fallback:
         self._run = Interpreter(dataclasses.replace(graph, nodes=nodes, outputs=graph.output_refs))
 
     def __call__(self, inputs: list[Any]) -> tuple[Any, ...]:
-        return self._run(*inputs)
+        try:
+            return self._run(*inputs)
+        except TautError as error:
+            # Frames would keep tensors in memory that the machine takes back.
+            inputs.clear()
+            error.__context__ = None
+            raise error.with_traceback(None) from None
 
 
 def _physical_memory() -> int:
@@ -213,6 +239,8 @@ def _parameter(parameter: Parameter) -> tuple[Any, ...]:
     number = _dtype(parameter.dtype, f"parameter {parameter.name}")
     _rank(len(parameter.shape), f"parameter {parameter.name}")
     sizes = [size if isinstance(size, int) else -1 for size in parameter.shape]
+    if any(isinstance(size, int) and size < 0 for size in parameter.shape):
+        raise GraphError(f"parameter {parameter.name} has the shape {parameter.shape}", expected="sizes of 0 or more")
     shape = f"({', '.join(map(str, parameter.shape))}{',' if len(sizes) == 1 else ''})"
     return parameter.name, parameter.kind, number, sizes, f"{str(parameter.dtype).removeprefix('torch.')} {shape}"
 
@@ -225,9 +253,22 @@ def _kernel(number: int, kernel: Kernel, library: Library | None) -> tuple[Any, 
         operands.append((_dtype(operand.dtype, where), operand.rank, operand.written))
     if kernel.recipe is None:
         return kernel.name, operands, None
+    if not _agrees(kernel, kernel.recipe):
+        raise GraphError(f"{where} has other operands than its recipe", expected="equal dtypes, ranks and outputs")
     if library is None:
         raise GraphError(f"{where} is generated from a recipe", expected="a library that holds it")
     return kernel.name, operands, library.address(number)
+
+
+def _agrees(kernel: Kernel, recipe: Recipe) -> bool:
+    """Whether the operands that the machine checks are those that the generated code works on."""
+    inputs = len(recipe.operands) - recipe.outputs
+    return len(kernel.operands) == len(recipe.operands) and all(
+        str(declared.dtype) == f"torch.{generated.dtype}"
+        and declared.rank == len(generated.shape)
+        and declared.written >= (position >= inputs)
+        for position, (declared, generated) in enumerate(zip(kernel.operands, recipe.operands, strict=True))
+    )
 
 
 def _dtype(dtype: torch.dtype | None, where: str) -> int:

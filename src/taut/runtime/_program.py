@@ -63,7 +63,11 @@ class Opcode(enum.IntEnum):
 
 
 class ShapeCode(enum.IntEnum):
-    """Operations of the shape code: words of a stack machine over int64; overflow stops the call."""
+    """Operations of the shape code: words of a stack machine over int64.
+
+    Overflow or division by zero stops the call. The stack holds 64 values at most and is empty at the end of
+    each SHAPE.
+    """
 
     PUSH = 0  # value
     LOAD = 1  # s
