@@ -218,7 +218,8 @@ class Lowering:
         message = str(node.args[1]) if len(node.args) > 1 else "an assertion of the model"
         if isinstance(kind, ScalarType) and kind.expression is not None:
             if kind.expression != sympy.true:
-                self.emit(CheckStep(kind.expression, f"{message} does not hold", self._label))
+                values = ", ".join(f"{symbol} = {{{symbol}}}" for symbol in sorted(kind.expression.free_symbols, key=str))
+                self.emit(CheckStep(kind.expression, f"{message} does not hold: {values}", self._label))
         elif isinstance(kind, TensorType):
             symbol = f"check{node.id}"
             self.emit(ItemStep(self.tensor(holds), symbol, self._label))

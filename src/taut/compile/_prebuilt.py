@@ -25,7 +25,7 @@ _LONGEST_RANGE = 1 << 20
 
 def lower_prebuilt(lowering: Lowering, node: Node) -> bool:
     """Lower the node if it is one of those; returns whether it was."""
-    handler = _HANDLERS.get(node.op.split(".")[1]) if node.op.startswith("aten.") else None
+    handler = _HANDLERS.get(node.op.split(".")[1]) if node.op.startswith(("aten.", "taut.nms.")) else None
     if handler is None or any(isinstance(kind, ScalarType) for kind in node.outputs):
         return False
     try:
@@ -38,7 +38,12 @@ def lower_prebuilt(lowering: Lowering, node: Node) -> bool:
 
 
 def _embedding(lowering: Lowering, node: Node) -> View | None:
-    table, indices = lowering.tensor(node.args[0]), lowering.tensor(node.args[1])
+    chosen = node.args[1]
+    if node.op.startswith("aten.index_select"):
+        if node.args[1] != 0:
+            return None
+        chosen = node.args[2]
+    table, indices = lowering.tensor(node.args[0]), lowering.tensor(chosen)
     if table.dtype != torch.float32 or indices.dtype not in (torch.int64, torch.int32) or table.rank != 2:
         return None
     indices = lowering.contiguous(indices)
@@ -113,8 +118,24 @@ def _nonzero(lowering: Lowering, node: Node) -> View | None:
         return None
     most = product(source.sizes)
     whole = contiguous(lowering.new(torch.int64, plain(most * source.rank)), (most, source.rank))
+    return _counted(lowering, "nonzero", (source,), whole, size)
+
+
+def _suppression(lowering: Lowering, node: Node) -> View | None:
+    """Room for every box; the count tells how many stay."""
+    boxes, scores = lowering.tensor(node.args[0]), lowering.tensor(node.args[1])
+    limit, size = scalar_constant(lowering.graph, node.args[2]), node.type.shape[0]
+    if limit is None or not isinstance(size, sympy.Symbol):
+        return None
+    threshold = lowering.constant(torch.tensor(limit, dtype=torch.float32))
+    whole = contiguous(lowering.new(torch.int64, boxes.sizes[0]), (boxes.sizes[0],))
+    return _counted(lowering, "nms", (boxes, scores, threshold), whole, size)
+
+
+def _counted(lowering: Lowering, kernel: str, inputs: tuple[View, ...], whole: View, size: sympy.Symbol) -> View:
+    """The rows of a result that a kernel fills, of which it tells the number."""
     count = contiguous(lowering.new(torch.int64, 1), (1,))
-    lowering.emit(KernelStep("nonzero", (source,), (whole, count), lowering.label))
+    lowering.emit(KernelStep(kernel, inputs, (whole, count), lowering.label))
     if size.name not in lowering.known:
         lowering.known.add(size.name)
         lowering.emit(ItemStep(count, size.name, lowering.label))
@@ -150,10 +171,12 @@ def _pad(lowering: Lowering, node: Node) -> View | None:
 
 _HANDLERS: dict[str, Callable[[Lowering, Node], View | None]] = {
     "embedding": _embedding,
+    "index_select": _embedding,
     "arange": _arange,
     "cat": _concatenate,
     "stack": _concatenate,
     "nonzero": _nonzero,
+    "nms": _suppression,
     "scaled_dot_product_attention": lower_attention,
     "constant_pad_nd": _pad,
     "pad": _pad,

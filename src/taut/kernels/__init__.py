@@ -12,6 +12,7 @@ from taut.kernels._convolution import (
 )
 from taut.kernels._int8_linear import int8_linear, pack_int8_linear
 from taut.kernels._isa import active_isa, available_isas, force
+from taut.kernels._nms import nms
 from taut.kernels._peaks import measure_peaks
 from taut.kernels._recurrent import (
     PackedRecurrent,
@@ -32,6 +33,7 @@ __all__ = [
     "int8_convolution",
     "int8_linear",
     "measure_peaks",
+    "nms",
     "pack_int8_convolution",
     "pack_int8_linear",
     "pack_recurrent",
