@@ -7,9 +7,38 @@ import sys
 import types
 from typing import Any
 
+from taut.compile._callable import CallableProgram
+from taut.compile._inspect import (
+    Inspection,
+    Memory,
+    Step,
+    fallback_operators,
+    inspect_program,
+    random_inputs,
+    seconds_by_label,
+)
 from taut.compile._model import CompiledModel, CompileReport, compile_model
+from taut.compile._save import check_program_destination, example_of, failed_kernels, is_program, load, save
 
-__all__ = ["CompileReport", "CompiledModel", "compile_model"]
+__all__ = [
+    "CallableProgram",
+    "CompileReport",
+    "CompiledModel",
+    "Inspection",
+    "Memory",
+    "Step",
+    "check_program_destination",
+    "compile_model",
+    "example_of",
+    "failed_kernels",
+    "fallback_operators",
+    "inspect_program",
+    "is_program",
+    "load",
+    "random_inputs",
+    "save",
+    "seconds_by_label",
+]
 
 
 class _Callable(types.ModuleType):
