@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from pixel_reference import channels_of, convolve, guarded, image, outputs, run
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
+from pixel_reference import channels_of, convolve, guarded, image, outputs, run
 
 from taut.codegen._build import build
 from taut.codegen._call import Kernel
