@@ -10,9 +10,18 @@ from pathlib import Path
 import pytest
 import torch
 
-import taut.compile
 from taut.codegen import Recipe
-from taut.compile import CompiledModel, example_of, failed_kernels, inspect_program, load, random_inputs, save
+from taut.compile import (
+    CallableProgram,
+    CompiledModel,
+    compile_model,
+    example_of,
+    failed_kernels,
+    inspect_program,
+    load,
+    random_inputs,
+    save,
+)
 from taut.cost import Peaks
 from taut.errors import ArgumentError, ArtefactError, BuildError, GuardError, StorageError
 
@@ -38,7 +47,7 @@ EXAMPLE = (torch.arange(12).reshape(3, 4), torch.ones(4))
 @pytest.fixture(scope="module")
 def compiled() -> CompiledModel:
     batch = {0: torch.export.Dim.AUTO}
-    return taut.compile(Scorer().eval(), EXAMPLE, dynamic_shapes=(batch, None))
+    return compile_model(Scorer().eval(), EXAMPLE, dynamic_shapes=(batch, None))
 
 
 @pytest.fixture(scope="module")
@@ -103,9 +112,7 @@ def test_a_kernel_that_this_host_cannot_generate_is_named(compiled: CompiledMode
         dataclasses.replace(kernel, recipe=Recipe("none", kernel.recipe.operands)) if kernel.recipe else kernel
         for kernel in program.kernels
     ]
-    broken = taut.compile.CallableProgram(
-        dataclasses.replace(program, kernels=tuple(kernels)), compiled.session, compiled._checker
-    )
+    broken = CallableProgram(dataclasses.replace(program, kernels=tuple(kernels)), compiled.session, compiled._checker)
     with pytest.raises(BuildError, match="linear"):
         load(save(broken, tmp_path / "broken.taut"))
 
@@ -113,6 +120,7 @@ def test_a_kernel_that_this_host_cannot_generate_is_named(compiled: CompiledMode
 def test_the_example_is_noted_without_its_values(folder: Path) -> None:
     program = load(folder).program
     example = example_of(program)
+    assert example is not None
     assert example == [((3, 4), 11), ((4,), 0)]
     ids, scale = random_inputs(program.parameters, *zip(*example, strict=True))
     assert isinstance(ids, torch.Tensor)
