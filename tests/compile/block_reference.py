@@ -134,7 +134,7 @@ def evaluate_expression(
         elif name.startswith("row_"):
             whole = values[arguments[0]].expand(*values[arguments[0]].shape[:-1], sizes[-1])
             reduce = {"row_sum": torch.sum, "row_max": torch.amax, "row_min": torch.amin}[name]
-            value = reduce(whole, dim=-1, keepdim=True)
+            value = reduce(whole, dim=-1, keepdim=True) if sizes[-1] else whole.new_zeros((*whole.shape[:-1], 1))
         else:
             function = _UNARY.get(name) or _BINARY.get(name) or getattr(torch, name)
             value = function(*[values[argument] for argument in arguments])
@@ -197,7 +197,7 @@ def _pool(recipe: Recipe, *tensors: Tensor) -> None:
     elif recipe.parameters["kind"] == "global_average":
         found = nchw.mean((2, 3), keepdim=True)
     else:
-        counts = bool(recipe.parameters["counted0"])
+        counts = any(recipe.parameters[f"counted{side}"] for side in range(4))
         found = torch.nn.functional.avg_pool2d(nchw, window.kernel, window.stride, padding, False, counts)
     output.copy_(evaluate_expression(recipe.expression, tensors[:-1], found.permute(0, 2, 3, 1), output.shape))
 

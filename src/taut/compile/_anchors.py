@@ -29,6 +29,8 @@ def is_anchor(graph: Graph, node: Node) -> bool:
     kinds = [graph.value_type(ref) for ref in (*node.inputs, Ref(node.id))]
     if any(not isinstance(kind, TensorType) or kind.dtype != torch.float32 for kind in kinds):
         return False
+    if any(size == 0 for kind in kinds if isinstance(kind, TensorType) for size in kind.shape):
+        return False
     return known[0](graph, node)
 
 

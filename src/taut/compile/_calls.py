@@ -11,7 +11,8 @@ from taut.compile._dims import plain, product
 from taut.compile._layout_ops import number
 from taut.compile._views import Buffer, View, contiguous
 from taut.errors import GraphError
-from taut.graph import Argument, Builder, Dim, Node, Ref, ScalarType, TensorType
+from taut.graph import Argument, Builder, Dim, Graph, Node, Ref, ScalarType, SymbolRange, TensorType, ValueType
+from taut.graph._symbols import symbol
 
 if TYPE_CHECKING:
     from taut.compile._lowering import Lowering
@@ -22,6 +23,7 @@ def lower_fallback(lowering: Lowering, node: Node) -> None:
     builder = Builder()
     inputs: list[View | Dim] = []
     mapped: dict[Ref, Ref] = {}
+    symbols: dict[str, SymbolRange] = {}
 
     def translate(argument: Argument) -> Argument:
         if isinstance(argument, tuple):
@@ -30,7 +32,7 @@ def lower_fallback(lowering: Lowering, node: Node) -> None:
             return argument
         if argument not in mapped:
             kind = lowering.graph.value_type(argument)
-            mapped[argument] = builder.input(f"x{len(inputs)}", kind)
+            mapped[argument] = builder.input(f"x{len(inputs)}", _anonymous(kind, symbols))
             inputs.append(
                 lowering.tensor(argument) if isinstance(kind, TensorType) else number(lowering.graph, argument)
             )
@@ -45,11 +47,24 @@ def lower_fallback(lowering: Lowering, node: Node) -> None:
         module_path=node.module_path,
         source=node.source,
     )
-    graph = builder.finish(
-        tuple(Ref(ref.node, index) for index in range(len(node.outputs))), symbols=lowering.graph.symbols
-    )
+    symbols |= {name: limits for name, limits in lowering.graph.symbols.items() if name not in symbols}
+    graph = builder.finish(tuple(Ref(ref.node, index) for index in range(len(node.outputs))), symbols=symbols)
     outputs, binds = _results(lowering, node)
     lowering.emit(FallbackStep(graph, tuple(inputs), outputs, binds, lowering.label))
+
+
+def _anonymous(kind: ValueType, symbols: dict[str, SymbolRange]) -> ValueType:
+    """The type with a symbol of its own for each symbolic size: the whole graph has checked how they are related."""
+    if not isinstance(kind, TensorType):
+        return ScalarType(kind.kind)
+    shape: list[Dim] = []
+    for size in kind.shape:
+        if isinstance(size, sympy.Basic):
+            name = f"d{len(symbols)}"
+            symbols[name] = SymbolRange(0, None)
+            size = symbol(name)
+        shape.append(size)
+    return TensorType(tuple(shape), kind.dtype, kind.layout)
 
 
 def lower_control_flow(lowering: Lowering, node: Node) -> None:
@@ -63,13 +78,39 @@ def lower_control_flow(lowering: Lowering, node: Node) -> None:
     else:
         condition = None
         operands = [item for group in node.args if isinstance(group, tuple) for item in group]
+    more = _unbound_symbols(lowering, node)
     functions = tuple(
-        lowering.register(region, f"{lowering.name}.{node.op}{node.id}.{position}")
+        lowering.register(region, f"{lowering.name}.{node.op}{node.id}.{position}", more)
         for position, region in enumerate(node.regions)
     )
-    inputs = tuple(_argument(lowering, item) for item in operands)
+    inputs = (*(_argument(lowering, item) for item in operands), *map(symbol, more))
     outputs, binds = _results(lowering, node)
     lowering.emit(CallStep(node.op, functions, condition, inputs, outputs, binds, lowering.label))
+
+
+def _unbound_symbols(lowering: Lowering, node: Node) -> tuple[str, ...]:
+    """Symbols in the regions' sizes that no size of their arguments gives alone, as in (2*s0,)."""
+    used = {name for region in node.regions for name in _symbols(region)}
+    known = lowering.known | {name for name, limits in lowering.graph.symbols.items() if limits.backed}
+    bare = [
+        {
+            str(size)
+            for number in region.inputs
+            for kind in region.nodes[number].outputs
+            for size in (kind.shape if isinstance(kind, TensorType) else (kind.expression,))
+        }
+        for region in node.regions
+    ]
+    return tuple(sorted(name for name in used & known if not all(name in names for names in bare)))
+
+
+def _symbols(region: Graph) -> set[str]:
+    """The symbols in the sizes of a region's values."""
+    found = {name for node in region.nodes for inner in node.regions for name in _symbols(inner)}
+    for kind in (kind for node in region.nodes for kind in node.outputs):
+        sizes = kind.shape if isinstance(kind, TensorType) else (kind.expression,)
+        found |= {str(free) for size in sizes if isinstance(size, sympy.Basic) for free in size.free_symbols}
+    return found
 
 
 def _argument(lowering: Lowering, argument: Argument) -> View | Dim:

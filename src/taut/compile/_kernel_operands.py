@@ -60,13 +60,17 @@ def merge(views: Sequence[View], row_dimensions: int = 0) -> list[View] | None:
         kept.append(rank - 1)
     if not kept:
         return [view.with_dimensions([1], [1]) for view in views]
+    # Where there are no elements, any stride walks along them.
+    empty = {
+        inside: any(views[0].sizes[axis] == 0 for axis in kept if (axis in row) == inside) for inside in (True, False)
+    }
     groups: list[list[int]] = []
     for axis in kept:
         previous = groups[-1][-1] if groups else None
         if (
             previous is not None
             and (previous in row) == (axis in row)
-            and all(_joins(v, previous, axis) for v in views)
+            and (empty[axis in row] or all(_joins(v, previous, axis) for v in views))
         ):
             groups[-1].append(axis)
         else:
@@ -76,10 +80,15 @@ def merge(views: Sequence[View], row_dimensions: int = 0) -> list[View] | None:
     return [
         view.with_dimensions(
             [product(view.sizes[axis] for axis in group) for group in groups],
-            [view.strides[group[-1]] for group in groups],
+            [_joined_stride(view, group, empty[group[0] in row]) for group in groups],
         )
         for view in views
     ]
+
+
+def _joined_stride(view: View, group: Sequence[int], empty: bool) -> Dim:
+    """The stride of merged dimensions; without elements there is none, but those that move stay apart from others."""
+    return view.strides[group[-1]] if not empty else int(any(view.strides[axis] != 0 for axis in group))
 
 
 def _joins(view: View, outer: int, inner: int) -> bool:

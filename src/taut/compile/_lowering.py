@@ -24,9 +24,10 @@ from taut.compile._recurrent import lower_recurrent
 from taut.compile._rows import is_reduction, is_row, keeps_dimensions, row_dimensions, row_expression
 from taut.compile._views import Buffer, View, contiguous
 from taut.graph import Argument, Dim, Graph, Node, Ref, ScalarType, TensorType, evaluate
+from taut.graph._symbols import symbol
 
-Register = Callable[[Graph, str], int]
-"""Lowers a region as a function of its own; gives its number."""
+Register = Callable[[Graph, str, tuple[str, ...]], int]
+"""Lowers a region as a function of its own, with the symbols that it is given besides its inputs; gives its number."""
 
 CONTROL_FLOW = frozenset({"cond", "while_loop"})
 
@@ -40,6 +41,7 @@ class Lowering:
         hint: typical values of the symbols.
         register: lowers regions.
         avoided: ids of nodes that run on ATen, because their kernel could not be generated.
+        given: symbols that follow the inputs as arguments.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Lowering:
         hint: Mapping[str, int],
         register: Register,
         avoided: frozenset[int] = frozenset(),
+        given: tuple[str, ...] = (),
     ) -> None:
         self.graph = graph
         self.name = name
@@ -59,13 +62,14 @@ class Lowering:
         self.steps: list[Step] = []
         self.known: set[str] = set()
         self.entry: frozenset[str] = frozenset()
-        self._constants: dict[int, tuple[torch.Tensor, Buffer]] = {}  # with the tensor, so that its id stays its own
+        self._constants: dict[int, tuple[torch.Tensor, Buffer]] = {}  # with the tensor, lest its id be used again
         self._made: dict[tuple[Any, ...], Any] = {}
         self._label = ""
         anchors = {node.id for node in graph.nodes if node.id not in avoided and is_anchor(graph, node)}
         self.anchors = anchors
         self.fusion = fuse(graph, frozenset(anchors), avoided)
         self.avoided = avoided
+        self.given = given
 
     def run(self) -> Block:
         """The whole graph as a block."""
@@ -86,6 +90,10 @@ class Lowering:
                 if isinstance(size, sympy.Symbol) and size.name not in self.known:
                     self.known.add(size.name)
                     symbols.append((size.name, position, axis))
+        for name in self.given:
+            self.known.add(name)
+            symbols.append((name, len(inputs), -1))
+            inputs.append(symbol(name))
         self.entry = frozenset(self.known)
         members = self.fusion.members
         ends = {chain[-1]: anchor for anchor, chain in self.fusion.chains.items()}
@@ -143,7 +151,7 @@ class Lowering:
         key = id(tensor)
         if key not in self._constants:
             value = tensor.detach().contiguous()
-            self._constants[key] = (tensor, Buffer("constant", tensor.dtype, tensor.numel(), value, name))
+            self._constants[key] = tensor, Buffer("constant", tensor.dtype, tensor.numel(), value, name)
         return contiguous(self._constants[key][1], tuple(tensor.shape))
 
     def result(self, ref: Ref) -> View | Dim:
@@ -315,9 +323,14 @@ class Lowering:
         self, sources: list[View], target: View, made: Expressions, rows: int, nodes: tuple[int, ...] = ()
     ) -> None:
         """Emit a map over the target's sizes; the last `rows` dimensions are one row."""
+        if target.buffer.elements == 0:  # nothing to compute
+            return
+        if rows and not any(_moves_along_row(view, rows) for view in (*sources, target)):
+            sources[0] = self._gathered(sources[0], rows)  # the kernel takes the length of a row from an operand
         merged = merge([*sources, target], rows)
         if merged is None:  # a row that no single stride walks along
-            merged = merge([*(self._gathered(view) for view in sources), target], rows)
+            gathered = [self._gathered(view, rows if _moves_along_row(view, rows) else 0) for view in sources]
+            merged = merge([*gathered, target], rows)
             assert merged is not None
         *inputs, output = merged
         read = [broadcast_to_one(view) for view in inputs]
@@ -326,9 +339,10 @@ class Lowering:
         in_place = () if rows else tuple(range(len(read)))
         self.emit(KernelStep(recipe, tuple(read), (written,), self._label, nodes, in_place))
 
-    def _gathered(self, view: View) -> View:
-        """A copy in row-major order of what moves; dimensions that do not move stay so."""
-        moving = [axis for axis in range(view.rank) if view.strides[axis] != 0]
+    def _gathered(self, view: View, rows: int) -> View:
+        """A copy in row-major order of what moves and of the last `rows` dimensions; others stay as they are."""
+        first = view.rank - rows
+        moving = [axis for axis in range(view.rank) if view.strides[axis] != 0 or axis >= first]
         copied = self.copy(view.permute(moving), range(len(moving)))
         strides = dict(zip(moving, copied.strides, strict=True))
         return copied.with_dimensions(view.sizes, [strides.get(axis, 0) for axis in range(view.rank)])
@@ -402,6 +416,10 @@ class Lowering:
             return Value(made.add("operand", len(anchor.inputs) + len(extras) - 1), aligned[ref].dtype)
 
         return current, expression(self.graph, step, made, value).entry
+
+
+def _moves_along_row(view: View, rows: int) -> bool:
+    return any(stride != 0 for stride in view.strides[view.rank - rows :])
 
 
 def _unsupported_scalar(node: Node) -> Exception:

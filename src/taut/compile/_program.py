@@ -77,14 +77,14 @@ def lower(graph: Graph, avoided: frozenset[tuple[str, int]] = frozenset()) -> Lo
     hint = typical_sizes(graph)
     blocks: list[Block | None] = []
 
-    def register(region: Graph, name: str) -> int:
+    def register(region: Graph, name: str, given: tuple[str, ...]) -> int:
         number = len(blocks)
         blocks.append(None)
         here = frozenset(node for function, node in avoided if function == name)
-        blocks[number] = Lowering(region, name, hint, register, here).run()
+        blocks[number] = Lowering(region, name, hint, register, here, given).run()
         return number
 
-    register(graph, "main")
+    register(graph, "main", ())
     finished = [block for block in blocks if block is not None]
     plans = [plan_memory(block, hint) for block in finished]
     tables = Tables()

@@ -119,8 +119,8 @@ class View:
 
 
 def contiguous_strides(sizes: Sequence[Dim]) -> tuple[Dim, ...]:
-    """The strides of a row-major tensor."""
-    return tuple(product(sizes[i + 1 :]) for i in range(len(sizes)))
+    """The strides of a row-major tensor; a size of 0 counts as 1, as a stride of 0 would mean a repeated element."""
+    return tuple(product(1 if size == 0 else size for size in sizes[i + 1 :]) for i in range(len(sizes)))
 
 
 def contiguous(buffer: Buffer, sizes: Sequence[Dim]) -> View:
