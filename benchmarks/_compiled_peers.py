@@ -199,7 +199,6 @@ def export_onnx(network: nn.Module, example: Inputs, dynamic: Any, path: Path, *
 
 def compiled_arm(network: nn.Module, example: Inputs, *, dynamic: bool, freezing: bool = False) -> Arm:
     """torch.compile; with `freezing` weights are constants that may be packed beforehand."""
-    torch._dynamo.reset()
     function = torch.compile(network, dynamic=dynamic or None, options={"freezing": True} if freezing else None)
     with torch.inference_mode():
         function(*example)
@@ -358,6 +357,7 @@ def benchmark(options: argparse.Namespace) -> Iterator[tuple[dict[str, Any], Pat
     print(quiet)
     document: dict[str, Any] = {"fingerprint": fingerprint().to_dict(), "quietness": str(quiet), "rows": []}
     torch.set_num_threads(1)
+    torch._dynamo.config.recompile_limit = 64  # several networks share the code of nn.Sequential
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="torch|copyreg")
     with tempfile.TemporaryDirectory() as folder:

@@ -151,7 +151,6 @@ def onnx_cells(leaf: Leaf, node: Node, folder: Path) -> CellFunctions:
 
 
 def compiled_cells(leaf: Leaf, node: Node) -> CellFunctions:
-    torch._dynamo.reset()
     state = torch.zeros(1, STATE)
     functions = torch.compile(leaf), torch.compile(node)
     functions[0](torch.zeros(1, INPUTS))
