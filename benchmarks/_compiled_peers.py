@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -128,7 +129,7 @@ def onnxruntime_arm(path: Path, name: str = "onnxruntime") -> Arm:
 
     def bind(inputs: Inputs) -> tuple[Call, Callable[[], Tensor]]:
         values = [x.contiguous().numpy() for x in inputs]
-        y = session.run([output], dict(zip(names, values, strict=True)))[0]
+        y = np.asarray(session.run([output], dict(zip(names, values, strict=True)))[0])
         binding = session.io_binding()
         for each, value in zip(names, values, strict=True):
             binding.bind_cpu_input(each, value)
@@ -157,11 +158,10 @@ def openvino_arm(path: Path) -> Arm:
         values = [x.contiguous().numpy() for x in inputs]
         for index, value in enumerate(values):
             request.set_input_tensor(index, openvino.Tensor(value, shared_memory=True))
-        infer = request._cpp.infer if hasattr(request, "_cpp") else request.infer
 
         def call() -> object:
-            infer()
-            return values
+            request.infer()
+            return values  # whose memory the request reads
 
         return call, lambda: torch.from_numpy(request.get_output_tensor(0).data.copy())
 
@@ -183,7 +183,7 @@ def export_onnx(network: nn.Module, example: Inputs, dynamic: Any, path: Path, *
     names = [f"input{index}" for index in range(len(example))]
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        common = {"input_names": names, "output_names": ["output"]}
+        common: dict[str, Any] = {"input_names": names, "output_names": ["output"]}
         if legacy:
             axes = {
                 name: {axis: dim.__name__ for axis, dim in dims.items()}
