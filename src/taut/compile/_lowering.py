@@ -340,7 +340,7 @@ class Lowering:
         self.emit(KernelStep(recipe, tuple(read), (written,), self._label, nodes, in_place))
 
     def _gathered(self, view: View, rows: int) -> View:
-        """A copy in row-major order of what moves and of the last `rows` dimensions; others that do not move stay so."""
+        """A copy in row-major order of what moves and of the last `rows` dimensions; others stay as they are."""
         first = view.rank - rows
         moving = [axis for axis in range(view.rank) if view.strides[axis] != 0 or axis >= first]
         copied = self.copy(view.permute(moving), range(len(moving)))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
+from taut.codegen import Built
 from taut.compile._callable import CallableProgram
 from taut.compile._generate import Progress, generate, library_of
 from taut.compile._prepare import prepare
@@ -91,18 +92,11 @@ def compile_model(
         )
     seconds: dict[str, float] = {}
     with _timed(seconds, "capture"):
-        graph = _captured(model, example_inputs, example_kwargs, dynamic_shapes)
+        graph = prepare(_captured(model, example_inputs, example_kwargs, dynamic_shapes))
     with _timed(seconds, "lower"):
-        graph = prepare(graph)
         lowered = lower(graph)
-    failed: dict[str, str] = {}
     with _timed(seconds, "generate"):
-        built = generate(lowered.program, progress)
-        while built.failed:
-            broken = frozenset(built.failed)
-            failed |= {lowered.label_of(key): reason for key, reason in built.failed.items()}
-            lowered = lower(graph, lowered.avoided | lowered.nodes_of(broken))
-            built = generate(lowered.program, progress)
+        lowered, built, failed = generate_all(graph, lowered, progress)
     with _timed(seconds, "load"):
         session = load(lowered.program, library_of(lowered.program, built)).session()
     kinds = [node.op for fallback in lowered.program.fallbacks for node in fallback.nodes if node.op != "input"]
@@ -110,6 +104,23 @@ def compile_model(
         seconds, failed, {op: kinds.count(op) for op in dict.fromkeys(kinds)}, len(lowered.recipes())
     )
     return CompiledModel(graph, lowered, session, report)
+
+
+def generate_all(
+    graph: Graph, lowered: Lowered, progress: Progress | None = None
+) -> tuple[Lowered, Built, dict[str, str]]:
+    """Generate a program's kernels; nodes whose kernels fail are lowered again to run on ATen.
+
+    Returns:
+        The program that all kernels exist for, these, and what failed: where it comes from, and why.
+    """
+    failed: dict[str, str] = {}
+    built = generate(lowered.program, progress)
+    while built.failed:
+        failed |= {lowered.label_of(key): reason for key, reason in built.failed.items()}
+        lowered = lower(graph, lowered.avoided | lowered.nodes_of(frozenset(built.failed)))
+        built = generate(lowered.program, progress)
+    return lowered, built, failed
 
 
 def _captured(
