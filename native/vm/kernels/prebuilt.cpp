@@ -10,6 +10,9 @@ const Prebuilt* find_prebuilt(std::string_view name) {
     for (const Prebuilt& kernel : recurrent_kernels) {
         if (name == kernel.name) return &kernel;
     }
+    for (const Prebuilt& kernel : quantised_kernels) {
+        if (name == kernel.name) return &kernel;
+    }
     return nullptr;
 }
 

@@ -38,5 +38,9 @@ extern const Prebuilt nms_kernel;
 // the same with "_reverse", and "small_linear" with "", "_relu", "_tanh", "_sigmoid".
 inline constexpr int recurrent_kernel_count = 12;
 extern const Prebuilt recurrent_kernels[recurrent_kernel_count];
+// Layers of native/int8_linear and native/vector_linear with weights packed as there: "int8_linear", "w4a8_linear" and
+// "w4a4_linear", each with "_none", "_relu" and "_gelu".
+inline constexpr int quantised_kernel_count = 9;
+extern const Prebuilt quantised_kernels[quantised_kernel_count];
 
 }  // namespace taut::vm

@@ -154,6 +154,10 @@ class Lowering:
             self._constants[key] = tensor, Buffer("constant", tensor.dtype, tensor.numel(), value, name)
         return contiguous(self._constants[key][1], tuple(tensor.shape))
 
+    def zeros(self, count: int) -> View:
+        """A constant of zeros."""
+        return self.constant(self.memo(("zeros", count), lambda: torch.zeros(count)))
+
     def result(self, ref: Ref) -> View | Dim:
         """What is returned for an output."""
         kind = self.graph.value_type(ref)

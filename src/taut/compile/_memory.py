@@ -1,7 +1,6 @@
 """The memory plan of a function: which arena buffers share memory, and where each lies.
 
-Buffers that are never live together share a region. A region is as large as the largest of its buffers, for whatever
-values the symbols take; regions lie behind each other, 64-byte aligned.
+Offsets are expressions over the symbols, right for all of their values, and multiples of 64 bytes.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import sympy
 
 from taut.compile._block import Block, CallStep, KernelStep, buffers_of
-from taut.compile._dims import plain, same
+from taut.compile._dims import plain, quotient, same
 from taut.compile._views import Buffer, View
 from taut.graph import Dim, evaluate
 
@@ -26,13 +25,11 @@ class MemoryPlan:
     Attributes:
         offsets: bytes from the start of the arena, by buffer.
         total: bytes of the arena.
-        regions: for each region its buffers.
         live: first and last step of each buffer that owns memory; an output that takes over an input's counts as it.
     """
 
     offsets: Mapping[Buffer, Dim]
     total: Dim
-    regions: tuple[tuple[Buffer, ...], ...]
     live: Mapping[Buffer, tuple[int, int]]
 
     def lower_bound(self, sizes: Mapping[str, int]) -> int:
@@ -63,7 +60,7 @@ def aligned(size: Dim) -> Dim:
 
 
 def plan_memory(block: Block, hint: Mapping[str, int]) -> MemoryPlan:
-    """Assign arena buffers to regions: largest first, each to the region where it wastes least.
+    """Give arena buffers their places.
 
     An output takes over the memory of an input that the step is the last to read, where the kernel allows that.
 
@@ -78,7 +75,48 @@ def plan_memory(block: Block, hint: Mapping[str, int]) -> MemoryPlan:
         owner = heirs.get(buffer, buffer)
         known = spans.get(owner, (start, end))
         spans[owner] = (min(known[0], start), max(known[1], end))
-    weights = {buffer: evaluate(buffer_bytes(buffer), hint) for buffer in spans}
+    sizes = {buffer: buffer_bytes(buffer) for buffer in spans}
+    unit = _common_unit(list(sizes.values()))
+    offsets, total = _packed(spans, sizes, unit) if unit is not None else _in_regions(spans, sizes, hint)
+    for buffer, owner in heirs.items():
+        offsets[buffer] = offsets[owner]
+    return MemoryPlan(offsets, total, spans)
+
+
+def _common_unit(sizes: Sequence[Dim]) -> Dim | None:
+    """What all sizes are whole multiples of, up to numbers; None where there is no such expression."""
+    symbolic = [size for size in sizes if not isinstance(size, int)]
+    if not symbolic:
+        return 1
+    factor, unit = symbolic[0].as_content_primitive()
+    del factor
+    return unit if all(isinstance(quotient(size, unit), int) for size in sizes) else None
+
+
+def _packed(
+    spans: Mapping[Buffer, tuple[int, int]], sizes: Mapping[Buffer, Dim], unit: Dim
+) -> tuple[dict[Buffer, Dim], Dim]:
+    """Offsets where sizes are numbers times one unit: largest first, each as low as what lives beside it allows."""
+    numbers = {buffer: quotient(size, unit) for buffer, size in sizes.items()}
+    placed: dict[Buffer, tuple[int, int]] = {}
+    for buffer in sorted(spans, key=lambda item: (-int(numbers[item] or 0), spans[item])):
+        size = int(numbers[buffer] or 0)
+        beside = sorted(placed[other] for other in placed if not _apart(spans[buffer], spans[other]))
+        start = 0
+        for begin, end in beside:
+            if start + size <= begin:
+                break
+            start = max(start, end)
+        placed[buffer] = (start, start + size)
+    total = max((end for _, end in placed.values()), default=0)
+    return {buffer: plain(start * unit) for buffer, (start, _) in placed.items()}, plain(total * unit)
+
+
+def _in_regions(
+    spans: Mapping[Buffer, tuple[int, int]], sizes: Mapping[Buffer, Dim], hint: Mapping[str, int]
+) -> tuple[dict[Buffer, Dim], Dim]:
+    """Offsets for any sizes: buffers that are never live together share a region, as large as the largest of them."""
+    weights = {buffer: evaluate(size, hint) for buffer, size in sizes.items()}
     regions: list[list[Buffer]] = []
     for buffer in sorted(spans, key=lambda item: (-weights[item], spans[item])):
         free = [region for region in regions if all(_apart(spans[buffer], spans[other]) for other in region)]
@@ -90,12 +128,9 @@ def plan_memory(block: Block, hint: Mapping[str, int]) -> MemoryPlan:
     offsets: dict[Buffer, Dim] = {}
     total: Dim = 0
     for region in regions:
-        for buffer in region:
-            offsets[buffer] = total
-        total = plain(total + _largest([buffer_bytes(buffer) for buffer in region]))
-    for buffer, owner in heirs.items():
-        offsets[buffer] = offsets[owner]
-    return MemoryPlan(offsets, total, tuple(map(tuple, regions)), spans)
+        offsets |= dict.fromkeys(region, total)
+        total = plain(total + _largest([sizes[buffer] for buffer in region]))
+    return offsets, total
 
 
 def _heirs(block: Block, live: Mapping[Buffer, tuple[int, int]]) -> dict[Buffer, Buffer]:

@@ -25,7 +25,7 @@ _LONGEST_RANGE = 1 << 20
 
 def lower_prebuilt(lowering: Lowering, node: Node) -> bool:
     """Lower the node if it is one of those; returns whether it was."""
-    handler = _HANDLERS.get(node.op.split(".")[1]) if node.op.startswith(("aten.", "taut.nms.")) else None
+    handler = _HANDLERS.get(node.op.split(".")[1]) if node.op.startswith(("aten.", "taut.")) else None
     if handler is None or any(isinstance(kind, ScalarType) for kind in node.outputs):
         return False
     try:
@@ -142,6 +142,26 @@ def _counted(lowering: Lowering, kernel: str, inputs: tuple[View, ...], whole: V
     return whole.narrow(0, 0, size)
 
 
+def _quantised_linear(lowering: Lowering, node: Node) -> View | None:
+    """A linear layer with integer weights; a missing bias is one of zeros."""
+    x, packed, scales = (lowering.tensor(argument) for argument in node.args[:3])
+    bias, activation = node.args[3], node.args[4]
+    name = "int8_linear"
+    if node.op.startswith("taut.vector_linear"):
+        name = {"int8": "w4a8_linear", "vsq4": "w4a4_linear"}.get(str(node.args[5]), "")
+    if x.dtype != torch.float32 or x.rank == 0 or not name or packed.buffer.constant is None:
+        return None
+    features, channels = x.sizes[-1], scales.sizes[0]
+    rows = lowering.contiguous(x).reshape((product(x.sizes[:-1]), features))
+    assert rows is not None and isinstance(channels, int)
+    offset = lowering.zeros(channels) if bias is None else lowering.tensor(bias)
+    buffer = lowering.new(torch.float32, plain(rows.sizes[0] * channels))
+    target = contiguous(buffer, (rows.sizes[0], channels))
+    operands = (rows, lowering.contiguous(packed), scales, offset)
+    lowering.emit(KernelStep(f"{name}_{activation}", operands, (target,), lowering.label))
+    return contiguous(buffer, (*x.sizes[:-1], channels))
+
+
 def _pad(lowering: Lowering, node: Node) -> View | None:
     """A filled tensor with the argument copied into its middle."""
     source, widths = lowering.tensor(node.args[0]), node.args[1]
@@ -177,6 +197,8 @@ _HANDLERS: dict[str, Callable[[Lowering, Node], View | None]] = {
     "stack": _concatenate,
     "nonzero": _nonzero,
     "nms": _suppression,
+    "int8_linear": _quantised_linear,
+    "vector_linear": _quantised_linear,
     "scaled_dot_product_attention": lower_attention,
     "constant_pad_nd": _pad,
     "pad": _pad,
