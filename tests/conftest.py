@@ -31,9 +31,9 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def made_up_host() -> Iterator[None]:
-    """One thread, made-up peaks and short comparisons: the job does not calibrate, nor need a second core."""
+    """One thread, made-up peaks and short comparisons, nothing compiled: the job neither calibrates nor builds."""
     from taut.cost import Peaks
-    from taut.optimize import _outcome, _planner, _search, _settings
+    from taut.optimize import _compiled, _outcome, _planner, _search, _settings
     from taut.stats import quietness
 
     peaks = Peaks(
@@ -46,6 +46,7 @@ def made_up_host() -> Iterator[None]:
     noise = quietness()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_outcome, "quietness", lambda: noise)
+        patch.setattr(_compiled, "missing_for_compiling", lambda: "the made-up host has no compiler")
         patch.setattr(_planner, "calibrate", lambda **_: peaks)
         patch.setattr(_settings, "thread_choices", lambda: (1,))
         patch.setattr(_search, "_LEAST_SECONDS", 0.2)

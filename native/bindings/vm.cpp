@@ -48,11 +48,12 @@ struct Executable {
     Executable(const Executable&) = delete;
     Executable& operator=(const Executable&) = delete;
     ~Executable() {
-        for (Tensor& constant : program.constants) constant.drop();
+        for (Storage* storage : copies) release(storage);
     }
 
     Program program;
     std::vector<nb::object> kept;
+    std::vector<Storage*> copies;  // of constants that were not dense
     nb::object fallback;  // callable: number of the fallback, list of inputs -> sequence of results
 };
 
@@ -118,11 +119,13 @@ std::shared_ptr<Executable> load(nb::handle functions, nb::handle parameters, nb
     program.messages = messages;
     // Tensors point into themselves: they may not move once they are filled in.
     program.constants.resize(nb::len(constants));
-    for (Tensor& constant : program.constants) constant.source = Source::borrowed;
     std::size_t index = 0;
     for (const nb::handle constant : constants) {
-        read_tensor(constant, "constant " + std::to_string(index), SIZE_MAX, program.constants[index]);
-        ++index;
+        Tensor& tensor = program.constants[index];
+        read_tensor(constant, "constant " + std::to_string(index++), SIZE_MAX, tensor);
+        // Results that are constants are copied, so no register needs a reference.
+        if (tensor.source == Source::storage) made->copies.push_back(tensor.storage);
+        tensor.source = Source::borrowed;
         made->kept.push_back(nb::borrow(constant));
     }
     std::vector<RawFunction> raw;

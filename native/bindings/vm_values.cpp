@@ -54,7 +54,13 @@ bool describe(const dlpack::Tensor& given, Tensor& tensor, std::string& problem)
     if (given.ndim > max_rank) return problem = "has " + std::to_string(given.ndim) + " dimensions", false;
     if (!from_dlpack(given.dtype, dtype)) return problem = "has a dtype that programs do not take", false;
     tensor.start(dtype, given.ndim, static_cast<std::uint8_t*>(given.data));
-    if (given.data != nullptr) tensor.buffer.host += given.byte_offset;
+    if (given.data != nullptr) {
+        tensor.buffer.host += given.byte_offset;
+    } else {
+        // Empty tensors have no memory; kernels may still ask for a pointer.
+        alignas(alignment) static std::uint8_t nowhere[alignment];
+        tensor.buffer.host = nowhere;
+    }
     tensor.device = 0;
     tensor.source = Source::borrowed;
     std::int64_t bytes = traits(dtype).bytes;
@@ -117,6 +123,10 @@ nb::object export_tensor(const Tensor& tensor) {
 }
 
 nb::object write_tensor(const Tensor& tensor, std::size_t memory_limit) {
+    if (tensor.device != 0) {
+        throw CallError({Fault::program, "a result is on device " + std::to_string(tensor.device),
+                         "results on device 0", {}});
+    }
     bool backwards = false;
     for (int i = 0; i < tensor.rank(); ++i) backwards |= tensor.dims[i].stride < 0;
     if (tensor.source == Source::storage && !backwards) return export_tensor(tensor);
@@ -147,8 +157,10 @@ class ObjectReader {
             value.integer = read_integer(object, name_.c_str());
             value.kind = Kind::integer;
         } else if (PyObject_TypeCheck(object.ptr(), object_type)) {
-            read_fields(value, read_integer(nb::object(object.attr("tag")), name_.c_str()),
-                        nb::object(object.attr("fields")), depth);
+            // A named tuple of these two.
+            if (PyTuple_GET_SIZE(object.ptr()) != 2) refuse(name_, "holds a malformed Object", "a tag and fields");
+            read_fields(value, read_integer(PyTuple_GET_ITEM(object.ptr(), 0), name_.c_str()),
+                        PyTuple_GET_ITEM(object.ptr(), 1), depth);
         } else if (PyTuple_Check(object.ptr()) || PyList_Check(object.ptr())) {
             read_fields(value, 0, object, depth);
         } else {
@@ -162,7 +174,10 @@ class ObjectReader {
     void read_fields(Value& value, std::int64_t tag, nb::handle fields, int depth) {
         // A tuple of its own, as the conversion may run Python that changes a list.
         const nb::object items = nb::steal(PySequence_Tuple(fields.ptr()));
-        if (!items.is_valid()) throw nb::python_error();
+        if (!items.is_valid()) {
+            const nb::python_error error;
+            refuse(name_, std::string("the fields of an object cannot be read: ") + error.what(), "a list or tuple");
+        }
         const auto count = static_cast<std::size_t>(PyTuple_GET_SIZE(items.ptr()));
         value.object = new_object(tag, count, memory_limit_);
         if (value.object == nullptr) out_of_memory();

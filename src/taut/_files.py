@@ -1,11 +1,12 @@
-"""Writing files whole or not at all."""
+"""Writing files and folders whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from taut.errors import ArgumentError, StorageError
@@ -44,6 +45,87 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 temporary.unlink()
+
+
+def write_folder(path: Path, write: Callable[[Path], object], *, argument: str = "--out") -> None:
+    """Write a folder beside its place, then rename; replaces what is there.
+
+    Args:
+        path: the folder.
+        write: called with the temporary folder; must leave the content there.
+        argument: what the user calls the path.
+
+    Raises:
+        StorageError: it cannot be written; what was there before stays, and nothing else is left behind.
+    """
+    with _storage_errors(path, argument):
+        staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.absolute().parent))
+    try:
+        with _storage_errors(path, argument):
+            write(staging)
+            staging.chmod(0o755)
+            _swap(staging, path)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+def _swap(staging: Path, path: Path) -> None:
+    if not path.exists():
+        staging.rename(path)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.absolute().parent))
+    path.rename(old / path.name)
+    try:
+        staging.rename(path)
+    except OSError:
+        (old / path.name).rename(path)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _storage_errors(path: Path, argument: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        # Writers of single files name the hidden folder that all is made in; the user knows only `path`.
+        cause = error.__cause__ if isinstance(error, StorageError) and error.__cause__ else error
+        reason = getattr(cause, "strerror", None) or cause
+        raise StorageError(
+            f"{path}: cannot be written ({reason})", fix=f"free some space, or choose another {argument}"
+        ) from error
+
+
+def check_new_folder(path: Path, *, force: bool, marker: str, what: str, argument: str = "--out") -> None:
+    """Refuse, before any work, a folder that cannot or may not be written.
+
+    Args:
+        path: the folder that will be written.
+        force: whether one that is there may be replaced.
+        marker: the file by which a folder is known to be one that may be replaced.
+        what: what such a folder is, e.g. "taut bundle".
+        argument: what the user calls the path.
+
+    Raises:
+        ArgumentError: it exists and `force` is False, or it is not of the kind that could be replaced.
+        StorageError: the folder that it goes to is missing or not writable.
+    """
+    if path.exists() or path.is_symlink():
+        if not force:
+            raise ArgumentError(
+                argument, str(path), expected="a path that does not exist yet", fix="add --force to replace it"
+            )
+        if path.is_symlink() or not (path / marker).is_file():
+            raise ArgumentError(
+                argument, str(path), expected=f"a {what} to replace", fix="remove it yourself, or choose another path"
+            )
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise StorageError(f"{folder}: no such folder", fix=f"create it, or choose another {argument}")
+    if not os.access(folder, os.W_OK):
+        raise StorageError(f"{folder}: not writable", fix=f"choose another {argument}")
 
 
 def check_new(path: Path, argument: str, *, fix: str = "choose another name") -> None:

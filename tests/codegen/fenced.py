@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ _PAGE = mmap.PAGESIZE
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def fenced(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+def fenced(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """A copy that ends at a page that must not be touched: a kernel that does, ends the process."""
     pages = -(-array.nbytes // _PAGE)
     memory = mmap.mmap(-1, (pages + 1) * _PAGE)
@@ -25,7 +26,7 @@ def fenced(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
     return result
 
 
-def poisoned(array: npt.NDArray[np.generic], margin: int = 3) -> npt.NDArray[np.generic]:
+def poisoned(array: npt.NDArray[Any], margin: int = 3) -> npt.NDArray[Any]:
     """A strided copy amid NaN (or the largest integer): what is read outside spoils the result."""
     around = np.full([size + 2 * margin for size in array.shape], poison(array.dtype), array.dtype)
     result = around[tuple(slice(margin, margin + size) for size in array.shape)]
@@ -38,7 +39,7 @@ def poison(dtype: np.dtype) -> float:
     return np.nan if np.issubdtype(dtype, np.floating) else np.iinfo(dtype).max
 
 
-def untouched(array: npt.NDArray[np.generic], margin: int = 3) -> bool:
+def untouched(array: npt.NDArray[Any], margin: int = 3) -> bool:
     """Whether everything around an array from `poisoned` is as it was."""
     around = array.base
     assert around is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -49,7 +51,7 @@ def test_attention(built: Built, name: str, batch: int, queries: int, keys: int,
 
     q, k, v = heads(queries), heads(keys), heads(keys)
     masks: list[np.ndarray] = []
-    options: dict = {"scale": 0.1} if name == "scaled" else {}
+    options: dict[str, Any] = {"scale": 0.1} if name == "scaled" else {}
     if name == "causal":
         options["is_causal"] = True
     if name == "added":
@@ -61,7 +63,9 @@ def test_attention(built: Built, name: str, batch: int, queries: int, keys: int,
         mask = torch.from_numpy(masks[0])
         options["attn_mask"] = mask if mask.dtype == torch.bool else mask.double()
     wide = [torch.from_numpy(np.ascontiguousarray(array.transpose(0, 2, 1, 3))).double() for array in (q, k, v)]
-    expected = scaled_dot_product_attention(*wide, **options).numpy() if keys else np.zeros(wide[0].shape)
+    expected = (
+        scaled_dot_product_attention(wide[0], wide[1], wide[2], **options).numpy() if keys else np.zeros(wide[0].shape)
+    )
     around, fence = poisoned(np.zeros_like(q)), fenced(np.zeros_like(q))
     kernel = Kernel(built, RECIPES[name])
     for copy, output in [(poisoned, around), (fenced, fence)]:

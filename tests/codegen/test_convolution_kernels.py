@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from convolution_reference import channels_of, convolve, image, outputs, run
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
+from pixel_reference import channels_of, convolve, guarded, image, outputs, run
 
 from taut.codegen._build import build
 from taut.codegen._call import Kernel
@@ -64,9 +64,9 @@ def compare(kernels, name, batch, rows, columns, *, contiguous=False):
     first = made.parameters["channels_first"]
     x = image(rng, *((batch, depth, rows, columns) if first else (batch, rows, columns, depth)), contiguous=contiguous)
     weight = rng.standard_normal((channels, depth, *window.kernel)).astype(np.float32)
-    bias = rng.standard_normal(channels).astype(np.float32)
-    residual = [image(rng, *shape)] if len(made.operands) == 5 else []
-    output = run(kernels[name], [x, pack_convolution(weight, made), bias, *residual], shape)
+    bias = image(rng, channels, contiguous=True)
+    residual = [image(rng, *shape, contiguous=contiguous)] if len(made.operands) == 5 else []
+    output = run(kernels[name], [x, guarded(pack_convolution(weight, made)), bias, *residual], shape)
     sums = convolve(x.transpose(0, 2, 3, 1) if first else x, weight, window) + bias
     expected = np.maximum(sums + residual[0] if residual else sums, 0)
     np.testing.assert_allclose(output, expected, rtol=1e-5, atol=3e-6 * np.sqrt(weight[0].size))

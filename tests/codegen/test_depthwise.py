@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from convolution_reference import channels_of, convolve, image, outputs, run
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
+from pixel_reference import channels_of, convolve, guarded, image, outputs, run
 
 from taut.codegen._build import build
 from taut.codegen._call import Kernel
@@ -54,9 +54,9 @@ def compare(kernels, name, batch, rows, columns, *, contiguous=False):
     shape = (batch, *outputs(window, rows, columns), channels)
     x = image(rng, batch, rows, columns, channels, contiguous=contiguous)
     weight = rng.standard_normal((channels, 1, *window.kernel)).astype(np.float32)
-    bias = rng.standard_normal(channels).astype(np.float32)
-    residual = [image(rng, *shape)] if len(made.operands) == 5 else []
-    output = run(kernels[name], [x, pack_depthwise(weight), bias, *residual], shape)
+    bias = image(rng, channels, contiguous=True)
+    residual = [image(rng, *shape, contiguous=contiguous)] if len(made.operands) == 5 else []
+    output = run(kernels[name], [x, guarded(pack_depthwise(weight)), bias, *residual], shape)
     sums = convolve(x, weight, window, groups=channels)
     expected = sums + residual[0] if residual else np.clip(sums + bias, 0, 6)
     np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-5)

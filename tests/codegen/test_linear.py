@@ -15,7 +15,7 @@ from taut.errors import ArgumentError, KernelError
 BIAS = (("accumulator",), ("operand", 2), ("add", 0, 1))
 RESIDUAL = (*BIAS, ("relu", 2), ("operand", 3), ("add", 3, 4))
 TANH = (*BIAS, ("tanh", 2))
-SIZES = [(1, 1), (8, 8), (33, 5), (17, 70), (64, 130), (16, 300)]
+SIZES = [(1, 1), (8, 8), (33, 5), (17, 70), (64, 130)]
 
 
 def f32(*shape: int | None) -> Operand:

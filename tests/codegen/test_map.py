@@ -151,6 +151,14 @@ def test_strides_and_types(built: Built, a: int, b: int, seed: int) -> None:
     np.testing.assert_array_equal((doubled.astype(np.uint32) << 16).view(np.float32), expected)
 
 
+@given(sizes, sizes, seeds)
+def test_over_its_own_input(built: Built, a: int, b: int, seed: int) -> None:
+    x = normal(seed, a, b)
+    expected = -x
+    Kernel(built, RECIPES["strided"])(x, x)
+    np.testing.assert_array_equal(x, expected)
+
+
 def test_six_dimensions(built: Built) -> None:
     x = normal(0, 2, 3, 1, 2, 3, 5)
     np.testing.assert_array_equal(run(built, "six", x, shape=x.shape), np.abs(x))

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from convolution_reference import channels_of, image, outputs, padded, run
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
+from pixel_reference import channels_of, image, outputs, padded, run
 
 from taut.codegen._build import build
 from taut.codegen._call import Kernel

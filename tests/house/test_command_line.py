@@ -51,6 +51,7 @@ def documented_options(command: str) -> set[str]:
     [
         "optimize",
         "quantize",
+        "compile",
         "formats",
         "run",
         "export",

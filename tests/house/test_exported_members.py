@@ -13,14 +13,16 @@ import pytest
 import taut
 
 SOURCE = Path(taut.__file__).parent
-ROOMS = ("cli", "cost", "export", "graph", "kernels", "numerics", "optimize", "stats", "transform")
+ROOMS = ("cli", "codegen", "compile", "cost", "export", "graph", "kernels", "numerics")
+ROOMS += ("optimize", "runtime", "stats", "transform")
 
 
 def test_the_face_of_taut() -> None:
-    assert taut.__all__ == ["Result", "Session", "TautError", "__version__", "load", "optimize", "quantize"]
+    assert taut.__all__ == ["Result", "Session", "TautError", "__version__", "compile", "load", "optimize", "quantize"]
     for name in taut.__all__:
         assert getattr(taut, name) is not None
     assert callable(taut.optimize)
+    assert callable(taut.compile)
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 SOURCE = r"""
-#include <cstdint>
+#include <atomic>
 #include <chrono>
+#include <cstdint>
 struct Dimension { int32_t min, extent, stride; uint32_t flags; };
 struct Buffer {
     uint64_t device; const void* interface; uint8_t* host; uint64_t flags;
@@ -33,13 +34,16 @@ extern "C" int nothing(void**) { return 0; }
 extern "C" int fails(void**) { return -3; }
 extern "C" int add(void** arguments) { return binary(arguments, [](float a, float b) { return a + b; }); }
 extern "C" int multiply(void** arguments) { return binary(arguments, [](float a, float b) { return a * b; }); }
-extern "C" int spin(void**) {
-    volatile double x = 1;
-    for (int i = 0; i < 2000000; ++i) x = x * 1.0000001;
+// Two calls wait for each other.
+static std::atomic<int> arrived{0};
+extern "C" int meet(void**) {
+    const int both = (arrived++ / 2 + 1) * 2;
+    const auto start = std::chrono::steady_clock::now();
+    while (arrived < both)
+        if (std::chrono::steady_clock::now() - start > std::chrono::seconds(10)) return -5;
     return 0;
 }
 """
-SYMBOLS = ("nothing", "fails", "add", "multiply", "spin")
 
 
 @pytest.fixture(scope="session")

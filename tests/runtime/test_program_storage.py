@@ -189,6 +189,8 @@ HOSTILE: dict[str, Callable[[dict[str, Any]], object]] = {
     "constants of numbers": lambda d: d["constants"].append(3),
     "a fallback that writes": lambda d: d["fallbacks"][0]["nodes"][1].update(op="aten.mul_.Tensor"),
     "a fallback that reads a file": lambda d: d["fallbacks"][0]["nodes"][1].update(op="aten.from_file.default"),
+    "an output of nothing": lambda d: d.update(outputs=["%", 2, 0]),
+    "a second output of a result": lambda d: d.update(outputs=["tuple", ["%", 0, 1]]),
     "messages of numbers": lambda d: d.update(messages=[1]),
     "notes of numbers": lambda d: d.update(notes={"a": 1}),
     "notes as a list": lambda d: d.update(notes=[]),

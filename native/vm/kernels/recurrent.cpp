@@ -32,16 +32,24 @@ bool is_dense(const Buffer& buffer, std::int64_t row_stride = 0) {
     return true;
 }
 
+// Whether a buffer shows one zero at every place.
+bool is_one_zero(const Buffer& buffer) {
+    for (int i = 0; i < buffer.dimensions; ++i) {
+        if (buffer.dim[i].extent != 1 && buffer.dim[i].stride != 0) return false;
+    }
+    return elements(buffer) > 0 && at<float>(buffer, 0) == 0.0f;
+}
+
 float* data(const Buffer& buffer) { return reinterpret_cast<float*>(buffer.host); }
 
 // The operands of a layer in their order, with null for those that its cell does not have.
 struct Layer {
-    const Buffer* x;
+    const Buffer* x;  // (steps, batch, inputs)
     const Buffer* input_weights;
     const Buffer* hidden_weights;
     const Buffer* bias;
     const Buffer* hidden_bias = nullptr;
-    const Buffer* h0;
+    const Buffer* h0;  // as c0 dense, or one zero at every place
     const Buffer* c0 = nullptr;
     const Buffer* y;
     const Buffer* h;
@@ -85,10 +93,13 @@ int run_recurrent(void** arguments) {
     for (const Buffer* state : {layer.h0, layer.c0, layer.h, layer.c}) {
         fits = fits && (state == nullptr || has_shape(*state, {call.batch, call.hidden}));
     }
-    for (const Buffer* buffer : {layer.x, layer.input_weights, layer.hidden_weights, layer.bias, layer.hidden_bias,
-                                 layer.h0, layer.c0, layer.h, layer.c}) {
+    for (const Buffer* buffer :
+         {layer.x, layer.input_weights, layer.hidden_weights, layer.bias, layer.hidden_bias, layer.h, layer.c}) {
         fits = fits && (buffer == nullptr || is_dense(*buffer));
     }
+    const bool no_h0 = is_one_zero(*layer.h0);
+    const bool no_c0 = layer.c0 == nullptr || is_one_zero(*layer.c0);
+    fits = fits && (no_h0 || is_dense(*layer.h0)) && (no_c0 || is_dense(*layer.c0));
     if (layer.hidden_bias != nullptr) fits = fits && has_shape(*layer.hidden_bias, {panels, vectors, panel_lanes});
     if (!fits) return report_kernel_error("the shapes of a recurrent layer do not fit each other");
     call.x = data(*layer.x);
@@ -96,8 +107,8 @@ int run_recurrent(void** arguments) {
     call.hidden_weights = data(*layer.hidden_weights);
     call.bias = data(*layer.bias);
     call.hidden_bias = layer.hidden_bias == nullptr ? nullptr : data(*layer.hidden_bias);
-    call.h0 = data(*layer.h0);
-    call.c0 = layer.c0 == nullptr ? nullptr : data(*layer.c0);
+    call.h0 = no_h0 ? nullptr : data(*layer.h0);
+    call.c0 = no_c0 ? nullptr : data(*layer.c0);
     call.y = data(*layer.y);
     call.h = data(*layer.h);
     call.c = layer.c == nullptr ? nullptr : data(*layer.c);

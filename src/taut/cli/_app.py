@@ -10,6 +10,7 @@ import traceback
 import typer
 
 from taut.cli._compare import compare
+from taut.cli._compile import compile_
 from taut.cli._doctor import doctor
 from taut.cli._export import export
 from taut.cli._formats import formats
@@ -43,6 +44,7 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
 
 for command in (optimize, quantize, formats, inspect, run, export, report, compare, doctor):
     app.command()(command)
+app.command("compile")(compile_)
 app.add_typer(study, name="study")
 
 

@@ -1,9 +1,10 @@
-"""`taut inspect`: what each operation of a model costs."""
+"""`taut inspect`: what each operation of a model costs, or each kernel of a compiled program."""
 
 from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,20 +24,35 @@ _SHAPE = re.compile(r"(\d+(?:x\d+)*|scalar)(?::([a-z]+[0-9]*))?")
 
 
 def inspect(
-    model: Annotated[str, typer.Argument(help="path.py:factory, package.module:factory or a .pt2 file")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="path.py:factory, package.module:factory, a .pt2 file, or a folder written by taut compile"
+        ),
+    ],
     shape: Annotated[
         list[str] | None,
         typer.Option(help="Shape of an input, e.g. 1x3x224x224 or 8x128:int64; repeat it for each input."),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads within one operator (default: torch's).")] = None,
     top: Annotated[int, typer.Option(min=1, help="Show that many operations, the slowest ones.")] = 20,
+    bytecode: Annotated[bool, typer.Option("--bytecode", help="List the code of a compiled program as well.")] = False,
     json_path: Annotated[
         str | None, typer.Option("--json", metavar="FILE", help="Write every operation as JSON; - is standard output.")
     ] = None,
 ) -> None:
-    """Show what each operation of a model costs: operations, bytes, measured time, and time by the roofline."""
+    """Show what each operation of a model or program costs: operations, bytes, measured time, time by the roofline."""
     if json_path is not None:
         check_json(json_path)
+    if Path(model).is_dir():
+        if threads not in (None, 1):
+            raise ArgumentError("--threads", threads, expected="1: a compiled program runs on the calling thread")
+        from taut.cli._inspect_program import inspect_compiled
+
+        inspect_compiled(Path(model), shape or [], top, json_path, bytecode=bytecode)
+        return
+    if bytecode:
+        raise ArgumentError("--bytecode", model, expected="a folder written by taut compile")
     import torch
 
     from taut.cli._terminal import progress_bar, results
@@ -99,19 +115,31 @@ def example_inputs(given: tuple[Any, ...] | None, shapes: list[str]) -> tuple[An
 def _random(text: str, example: object, generator: torch.Generator) -> torch.Tensor:
     import torch
 
-    match = _SHAPE.fullmatch(text)
     tensor = example if isinstance(example, torch.Tensor) else None
-    default = tensor.dtype if tensor is not None else torch.float32
-    dtype = getattr(torch, match[2], None) if match and match[2] else default
-    if match is None or not isinstance(dtype, torch.dtype):
-        raise ArgumentError("--shape", text, expected="sizes with x between them and a type, e.g. 8x128:int64")
-    shape = () if match[1] == "scalar" else tuple(map(int, match[1].split("x")))
-    if math.prod(shape) > _MOST_ELEMENTS:
-        raise ArgumentError("--shape", text, expected=f"at most {_MOST_ELEMENTS} elements")
+    shape, named = parsed_shape(text)
+    dtype = named or (tensor.dtype if tensor is not None else torch.float32)
     if dtype.is_floating_point or dtype.is_complex:
         return torch.randn(shape, generator=generator, dtype=torch.float32).to(dtype)
     largest = int(tensor.max()) if tensor is not None and tensor.numel() else 1
     return torch.randint(0, max(largest, 1) + 1, shape, generator=generator).to(dtype)
+
+
+def parsed_shape(text: str) -> tuple[tuple[int, ...], torch.dtype | None]:
+    """The sizes of a typed shape, and its type where one was typed.
+
+    Raises:
+        ArgumentError: it cannot be read.
+    """
+    import torch
+
+    match = _SHAPE.fullmatch(text)
+    dtype = getattr(torch, match[2], None) if match and match[2] else None
+    if match is None or (match[2] and not isinstance(dtype, torch.dtype)):
+        raise ArgumentError("--shape", text, expected="sizes with x between them and a type, e.g. 8x128:int64")
+    shape = () if match[1] == "scalar" else tuple(map(int, match[1].split("x")))
+    if math.prod(shape) > _MOST_ELEMENTS:
+        raise ArgumentError("--shape", text, expected=f"at most {_MOST_ELEMENTS} elements")
+    return shape, dtype
 
 
 def operations(graph: Graph, sizes: dict[str, int], measured: Prediction, modelled: Prediction) -> list[dict[str, Any]]:

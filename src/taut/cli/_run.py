@@ -53,6 +53,8 @@ def run(
         soft_wrap=True,
         markup=False,
     )
+    if session.note:
+        console.print(session.note, markup=False, soft_wrap=True)
     if chosen is not None and dataset.labels is not None:
         score = chosen.score(np.concatenate(outputs), dataset.labels.numpy())
         console.print(f"{chosen.name}: {score:.6g}", markup=False)

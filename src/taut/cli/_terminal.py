@@ -108,6 +108,8 @@ def _show_candidates(report: Report, console: Console) -> None:
         if compared is not None and candidate.name not in ("graph", "threads"):
             if by_size:
                 reason = "smaller" if candidate.status == "kept" else "not smaller than what was kept"
+            elif candidate.status == "rejected" and reason == "faster" and candidate.name == "compile":
+                reason = "faster still without some passes"
             elif candidate.status == "rejected" and reason == "faster":
                 reason = "faster alone, not on top of what was kept"
         size = [f"{candidate.stored_bytes:,}" if candidate.stored_bytes is not None else "-"] if by_size else []

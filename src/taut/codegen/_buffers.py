@@ -17,6 +17,11 @@ TYPES = {
 }
 
 
+def wide_vectors() -> bool:
+    """Whether the target has 32 registers of 16 float32 each, as AVX-512 has."""
+    return hl.get_target_from_environment().natural_vector_size(hl.Float(32)) >= 16
+
+
 def inputs(recipe: Recipe) -> list[hl.ImageParam]:
     """One parameter for each input of the recipe, constrained to what the operand says."""
     operands = recipe.operands[: len(recipe.operands) - recipe.outputs]

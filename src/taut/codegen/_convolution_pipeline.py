@@ -5,9 +5,11 @@ Dimensions run innermost first: o output channel, i column, j row, n image.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import halide as hl
 
-from taut.codegen._buffers import inputs
+from taut.codegen._buffers import extent, inputs
 from taut.codegen._convolution_plan import Plan, plan
 from taut.codegen._convolution_staging import (
     EXACT,
@@ -17,7 +19,7 @@ from taut.codegen._convolution_staging import (
     contiguous,
     host_vectors,
     repeatable,
-    split_pixels,
+    split_strips,
 )
 from taut.codegen._convolution_window import Window
 from taut.codegen._expression import evaluate
@@ -34,9 +36,14 @@ def pipeline(recipe: Recipe) -> tuple[hl.Pipeline, list[hl.ImageParam]]:
     lanes, registers = host_vectors()
     tiles = plan(window, depth, output.shape, -(-block // lanes), registers)
     first = bool(recipe.parameters["channels_first"])
-    staging = None
-    if not _points(recipe, window, tiles):
+    fitting = _fitting(recipe.operands[2:-1], output, tiles)
+    staging, image = None, parameters[0]
+    if window.parameters() != Window((1, 1)).parameters() or first:
         staging = Staging(recipe, parameters[0], window, depth, channels_first=first)
+    elif not fitting:
+        free = (hl.Expr(), hl.Expr())
+        height, width = ((hl.i32(0), extent(parameters[0], recipe.operands[0], axis)) for axis in (1, 2))
+        image = hl.BoundaryConditions.repeat_edge(image, [free, width, height, free])
 
     o, i, j, n = (hl.Var(name) for name in "oijn")
     taps = hl.RDom([(0, depth), (0, window.kernel[1])] + ([] if tiles.share else [(0, window.kernel[0])]), "taps")
@@ -46,28 +53,25 @@ def pipeline(recipe: Recipe) -> tuple[hl.Pipeline, list[hl.ImageParam]]:
     for row in range(window.kernel[0]) if tiles.share else (taps.z,):
         column = i * window.stride[1] + taps.y * window.dilation[1]
         place = taps.x, column, j * window.stride[0] + row * window.dilation[0], n
-        x = staging.at(*place) if staging else parameters[0][taps.x, i, j, n]
+        x = staging.at(*place) if staging else image[taps.x, i, j, n]
         value += x * weights[o % block, taps.x, taps.y, row, o // block]
     sums[o, i, j, n] = value
 
     result = hl.Func("result")
     extras = aligned(recipe, parameters, (o, i, j, n), first=2)
     result[o, i, j, n] = evaluate(recipe.expression, extras, accumulator=hl.Expr(sums[o, i, j, n]))[-1]
-    _schedule(result, sums, staging, taps, tiles, output, block, depth, lanes)
+    _schedule(result, sums, staging, taps, tiles, output, block, depth, lanes, shift=staging is None and fitting)
     if not staging:
         result.specialize(parameters[0].dim(1).stride() == depth)
     return hl.Pipeline(result), parameters
 
 
-def _points(recipe: Recipe, window: Window, tiles: Plan) -> bool:
-    """Whether outputs see one input each, and every tile can lie in the image: then nothing is staged."""
-    if window.kernel != (1, 1) or window.stride != (1, 1) or any(window.padding) or recipe.parameters["channels_first"]:
-        return False
-    _, rows, columns, _ = recipe.operands[-1].shape
-    sizes = ((rows, tiles.tile.height), (columns, tiles.tile.width))
-    whole = all(size is not None and size % step == 0 for size, step in sizes)
-    within = all((size is not None and size >= step) or step == 1 for size, step in sizes)
-    return whole or (within and repeatable(recipe.operands[2:-1]))
+def _fitting(extras: Sequence[Operand], output: Operand, tiles: Plan) -> bool:
+    """Whether every tile lies in the image, if need be by starting earlier."""
+    sizes = ((output.shape[1], tiles.tile.height), (output.shape[2], tiles.tile.width))
+    whole = all(step == 1 or (size is not None and size % step == 0) for size, step in sizes)
+    within = all(step == 1 or (size is not None and size >= step) for size, step in sizes)
+    return whole or (within and repeatable(extras))
 
 
 def _schedule(
@@ -80,10 +84,12 @@ def _schedule(
     block: int,
     depth: int,
     lanes: int,
+    *,
+    shift: bool,
 ) -> None:
     o, i, j, n = result.args()
     blocks, vector, lane = hl.Var("block"), hl.Var("vector"), hl.Var("lane")
-    ii, ji, it, jt, across, down = split_pixels(result, output, tiles.tile, shift=staging is None)
+    ii, ji, it, jt, across, down = split_strips(result, output, tiles.tile, shift=shift)
     result.split(o, blocks, o, block, EXACT if int(output.shape[3] or 0) % block == 0 else MASK)
     result.split(o, vector, lane, lanes).vectorize(lane)
     result.reorder(lane, vector, ii, ji, it, jt, blocks, across, down, n).unroll(vector).unroll(ii).unroll(ji)

@@ -8,7 +8,7 @@ import math
 from taut.codegen._convolution_window import Tile, Window, strips
 
 _WEIGHTS = 768 * 1024  # bytes of one block of weights that the second-level cache still holds
-_NOMINAL = 64  # stands for an extent that is not known
+_USUAL = (7, 8, 14, 16, 28, 32, 56, 64)  # stand for an extent that is not known
 _LOADS = 1.85  # vectors that a core loads in the time of two multiply-adds, as measured
 _TILE_START = 20  # cycles that a tile costs beside its sums
 
@@ -56,7 +56,6 @@ def _fastest(
     window: Window, depth: int, output: tuple[int | None, ...], vectors: int, registers: int
 ) -> tuple[float, int, int, bool]:
     """Cycles a multiply-add, width, height and sharing of the best tile."""
-    rows, columns = (size or _NOMINAL for size in output[1:3])
     taps = window.kernel[0]
     sums = depth * math.prod(window.kernel)
     sharing = vectors == 1 and 1 < taps <= 5 and window.stride[0] == window.dilation[0] == 1
@@ -71,7 +70,13 @@ def _fastest(
             loads = width * (height + taps - 1) + taps * vectors if share else width * height + vectors
             far = 3 * steps * vectors  # weights come from the second-level cache
             cycles = max(totals * steps / 2, loads / _LOADS, 4 * steps) + (loads + far) / 20
-            waste = -(-columns // width) * width / columns * (-(-rows // height) * height / rows)
+            waste = _waste(output[1], height) * _waste(output[2], width)
             cost = waste * (cycles * sums / steps + _TILE_START) / (totals * sums)
             best = min(best, (cost, width, height, share), key=lambda found: found[0])
     return best
+
+
+def _waste(size: int | None, step: int) -> float:
+    """What is computed along an axis for what is asked."""
+    sizes = _USUAL if size is None else (max(size, 1),)
+    return sum(-(-size // step) * step / size for size in sizes) / len(sizes)

@@ -111,27 +111,68 @@ class Staging:
             func.unroll(c)
 
 
-def split_pixels(result: hl.Func, output: Operand, tile: Tile, *, shift: bool = False) -> tuple[hl.Var, ...]:
-    """Split columns and rows of the output [N, OH, OW, O] into tiles and strips.
+class Direct:
+    """The inputs read where they are, with the borders of the image apart: for small windows of single channels.
+
+    Args:
+        recipe: its operand 0 is the image, [N, H, W, C].
+        x: that operand.
+        window: how outputs look at it.
+
+    Attributes:
+        dense: whether its pixels lie next to each other.
+    """
+
+    def __init__(self, recipe: Recipe, x: hl.ImageParam, window: Window) -> None:
+        height, width = (extent(x, recipe.operands[0], axis) for axis in (1, 2))
+        free = (hl.Expr(), hl.Expr())
+        sizes = [free, (hl.i32(0), width), (hl.i32(0), height), free]
+        self._x = hl.BoundaryConditions.constant_exterior(x, 0.0, sizes)
+        self._window = window
+        self.dense = x.dim(1).stride() == int(recipe.operands[0].shape[3] or 0)
+
+    def at(self, c: hl.Expr, i: hl.Expr, j: hl.Expr, n: hl.Expr) -> hl.Expr:
+        """Channel c of the pixel in column i and row j, counted from the first one outside; there 0."""
+        return hl.Expr(self._x[c, i - self._window.padding[2], j - self._window.padding[0], n])
+
+
+def split_tiles(
+    result: hl.Func, output: Operand, width: int, height: int, *, shift: bool = False
+) -> tuple[hl.Var, hl.Var, hl.Var, hl.Var]:
+    """Split columns and rows of the output [N, OH, OW, O] into tiles.
 
     The last tile reaches past the image, or with `shift` starts earlier, which computes some outputs twice.
 
     Returns:
-        The loops from the innermost: column and row in the tile, tile in the strip across and down, strip across and
-        down.
+        The loops from the innermost: column and row in the tile, tile across and down.
     """
     _, i, j, _ = result.args()
-    across, ii, it, down, ji, jt = (hl.Var(name) for name in ("strip", "ii", "it", "band", "ji", "jt"))
+    ii, it, ji, jt = (hl.Var(name) for name in ("ii", "it", "ji", "jt"))
     constrain(result.output_buffer(), output)
     for variable, size in zip(result.args(), reversed(output.shape), strict=True):
         if size is not None:
             result.bound(variable, 0, size)
-    for size, axis, inner, middle, outer, step, count in (
-        (output.shape[2], i, ii, it, across, tile.width, tile.columns),
-        (output.shape[1], j, ji, jt, down, tile.height, tile.rows),
+    for size, axis, inner, outer, step in (
+        (output.shape[2], i, ii, it, width),
+        (output.shape[1], j, ji, jt, height),
     ):
-        tail = SHIFT if shift else GUARD
-        result.split(axis, middle, inner, step, EXACT if size is not None and size % step == 0 else tail)
+        tail = SHIFT if shift and size is not None and size >= step else GUARD
+        result.split(axis, outer, inner, step, EXACT if size is not None and size % step == 0 else tail)
+    return ii, ji, it, jt
+
+
+def split_strips(result: hl.Func, output: Operand, tile: Tile, *, shift: bool = False) -> tuple[hl.Var, ...]:
+    """Split columns and rows of the output into tiles, and these into strips.
+
+    Returns:
+        The loops of `split_tiles`, the tiles now within a strip, then strip across and down.
+    """
+    ii, ji, it, jt = split_tiles(result, output, tile.width, tile.height, shift=shift)
+    across, down = hl.Var("strip"), hl.Var("band")
+    for size, middle, outer, step, count in (
+        (output.shape[2], it, across, tile.width, tile.columns),
+        (output.shape[1], jt, down, tile.height, tile.rows),
+    ):
         even = size is not None and -(-size // step) % count == 0
         result.split(middle, outer, middle, count, EXACT if even else GUARD)
     return ii, ji, it, jt, across, down

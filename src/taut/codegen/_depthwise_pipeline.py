@@ -5,6 +5,7 @@ Dimensions run innermost first: c channel, i column, j row, n image.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,12 +16,14 @@ from taut.codegen._convolution_staging import (
     EXACT,
     MASK,
     SHIFT,
+    Direct,
     Staging,
     aligned,
     contiguous,
     host_vectors,
     repeatable,
-    split_pixels,
+    split_strips,
+    split_tiles,
 )
 from taut.codegen._convolution_window import Tile, Window, strips
 from taut.codegen._expression import evaluate
@@ -28,7 +31,7 @@ from taut.codegen._recipe import Operand, Recipe
 
 _SCRATCH = 24 * 1024  # bytes of a strip: half of the first-level cache
 _UNROLLED = 12  # taps whose weights stay in registers; more of them are taken row by row
-_TILES = ((4, 2), (2, 4), (7, 1), (8, 1), (2, 2), (4, 1), (1, 4), (3, 1), (2, 1), (1, 1))  # the better ones first
+_TILES = ((2, 4), (4, 2), (2, 2), (7, 1), (8, 1), (4, 1), (1, 4), (3, 1), (2, 1), (1, 1))  # the better ones first
 
 
 def pipeline(recipe: Recipe) -> tuple[hl.Pipeline, list[hl.ImageParam]]:
@@ -37,11 +40,11 @@ def pipeline(recipe: Recipe) -> tuple[hl.Pipeline, list[hl.ImageParam]]:
     contiguous(parameters[1], recipe.operands[1])
     window = Window.of(recipe)
     channels = int(recipe.operands[0].shape[3] or 0)
-    staging = Staging(recipe, parameters[0], window, channels, together=False)
+    source = source_of(recipe, parameters[0], window, channels)
     c, i, j, n = (hl.Var(name) for name in "cijn")
     weights = parameters[1]
     folded = Folded(
-        window, staging, (c, i, j, n), hl.f32(0), lambda total, x, column, row: total + x * weights[c, column, row]
+        window, source, (c, i, j, n), hl.f32(0), lambda total, x, column, row: total + x * weights[c, column, row]
     )
     result = hl.Func("result")
     extras = aligned(recipe, parameters, (c, i, j, n), first=2)
@@ -50,12 +53,19 @@ def pipeline(recipe: Recipe) -> tuple[hl.Pipeline, list[hl.ImageParam]]:
     return hl.Pipeline(result), parameters
 
 
+def source_of(recipe: Recipe, x: hl.ImageParam, window: Window, channels: int) -> Direct | Staging:
+    """The inputs with zeros around them: in place if the taps are few, else staged."""
+    if math.prod(window.kernel) <= _UNROLLED:
+        return Direct(recipe, x, window)
+    return Staging(recipe, x, window, channels, together=False)
+
+
 class Folded:
-    """What a window of the staged inputs comes to, channel by channel.
+    """What a window of the inputs comes to, channel by channel.
 
     Args:
         window: how outputs look at inputs.
-        staging: the inputs.
+        source: the inputs.
         place: channel, column, row and image of the output.
         start: the value of no input.
         step: a new value from the old one, an input, and its column and row in the window.
@@ -64,19 +74,19 @@ class Folded:
     def __init__(
         self,
         window: Window,
-        staging: Staging,
+        source: Direct | Staging,
         place: tuple[hl.Var, ...],
         start: hl.Expr,
         step: Callable[[hl.Expr, hl.Expr, int, Any], hl.Expr],
     ) -> None:
-        self.window, self.staging = window, staging
+        self.window, self.source = window, source
         self.func: hl.Func | None = None
         c, i, j, n = place
 
         def fold(value: hl.Expr, row: Any) -> hl.Expr:
             for column in range(window.kernel[1]):
                 across = i * window.stride[1] + column * window.dilation[1]
-                x = staging.at(c, across, j * window.stride[0] + row * window.dilation[0], n)
+                x = source.at(c, across, j * window.stride[0] + row * window.dilation[0], n)
                 value = step(value, x, column, row)
             return value
 
@@ -86,11 +96,10 @@ class Folded:
                 self.value = fold(self.value, row)
             return
         rows = hl.RDom([(0, window.kernel[0])], "rows")
-        self.func = hl.Func("folded")
-        self.func[c, i, j, n] = start
-        self.func[c, i, j, n] = fold(hl.Expr(self.func[c, i, j, n]), rows.x)
-        self.value = hl.Expr(self.func[c, i, j, n])
-        self._rows = rows
+        func = hl.Func("folded")
+        func[c, i, j, n] = start
+        func[c, i, j, n] = fold(hl.Expr(func[c, i, j, n]), rows.x)
+        self.func, self._rows, self.value = func, rows, hl.Expr(func[c, i, j, n])
 
     def schedule(self, consumer: hl.Func, at: hl.Var, tile: Tile, lanes: int, *, masked: bool) -> None:
         """Keep the values of a tile in registers while the rows of the window pass."""
@@ -121,12 +130,21 @@ def schedule_window(result: hl.Func, folded: Folded, extras: Sequence[Operand], 
     most = channels // lanes if tail is SHIFT else -(-channels // lanes)
     together = lanes * min(range(min(4, most), 0, -1), key=lambda count: -(-channels // (count * lanes)) * count)
     width, height = min(_TILES, key=lambda tile: _waste(columns, tile[0]) * _waste(rows, tile[1]))
+    inner = MASK if tail is MASK else EXACT
+    if isinstance(folded.source, Direct):
+        ii, ji, it, jt = split_tiles(result, output, width, height, shift=repeatable(extras))
+        result.split(c, c, lane, lanes, tail).vectorize(lane)
+        result.reorder(lane, ii, ji, c, it, jt, n)
+        # Pixels at run-time strides take one at a time: the addresses of a tile would not fit in registers.
+        dense = folded.source.dense & (result.output_buffer().dim(1).stride() == channels)
+        result.specialize(dense).unroll(ii).unroll(ji)
+        return
     tile = strips(folded.window, together, output.shape, width, height, _SCRATCH)
-    ii, ji, it, jt, across, down = split_pixels(result, output, tile)
-    result.split(c, block, c, together, tail).split(c, c, lane, lanes, MASK if tail is MASK else EXACT).vectorize(lane)
+    ii, ji, it, jt, across, down = split_strips(result, output, tile)
+    result.split(c, block, c, together, tail).split(c, c, lane, lanes, inner).vectorize(lane)
     result.reorder(lane, ii, ji, it, jt, c, block, across, down, n).unroll(ii).unroll(ji)
     folded.schedule(result, it, tile, lanes, masked=tail is MASK)
-    folded.staging.schedule(result, block, tile, lanes, channels=together, masked=tail is MASK)
+    folded.source.schedule(result, block, tile, lanes, channels=together, masked=tail is MASK)
 
 
 def _waste(size: int | None, step: int) -> float:

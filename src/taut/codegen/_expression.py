@@ -44,6 +44,9 @@ def evaluate(
         name, *arguments = entry
         if known is not None and number in known:
             values.append(known[number])
+        elif name == "div" and _sums_exponentials(expression, arguments[1]):
+            # Softmax: the sum is the same along the row and neither tiny nor huge, so one division is enough.
+            values.append(values[arguments[0]] * (hl.f32(1.0) / values[arguments[1]]))
         else:
             values.append(_entry(entry, name, arguments, values, operands, accumulator))
     if not values:
@@ -117,6 +120,11 @@ def _entry(
     if name in _LOGICAL and len(arguments) == 2:
         return _LOGICAL[name](_truth(value(0)), _truth(value(1)))
     raise ArgumentError("expression", entry, expected="an entry of taut.codegen.Expression")
+
+
+def _sums_exponentials(expression: Expression, number: int) -> bool:
+    name, *arguments = expression[number]
+    return name == "row_sum" and expression[arguments[0]][0] == "exp"
 
 
 def _constant(number: float) -> hl.Expr:

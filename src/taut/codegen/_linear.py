@@ -38,7 +38,7 @@ def linear_recipe(
 
     Returns:
         A recipe with the operands: x [M, K] (its rows may be strided), the weights as `pack_linear` gives them, the
-        extra ones, then y [M, N] (rows may be strided). y may be a residual's memory, never x's.
+        extra ones, then y [M, N] (rows may be strided). y must overlap no input.
 
     Raises:
         ArgumentError: a size is below 1, or an operand does not fit.
@@ -66,10 +66,9 @@ def pack_linear(weight: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def packed_shape(k: int, n: int) -> tuple[int, int, int]:
-    """Blocks, K, and columns of a block: as many vectors as waste least, rather four than fewer."""
+    """Blocks, K, and columns of a block: four vectors unless another number divides N; the last may be partly used."""
     if n <= VECTOR:
         return 1, k, 1 << (n - 1).bit_length()
     vectors = -(-n // VECTOR)
-    preference = (4, 3, 5, 6, 2) if vectors > 6 else (vectors,)
-    best = min(preference, key=lambda block: (-(-vectors // block) * block, preference.index(block)))
-    return -(-vectors // best), k, best * VECTOR
+    block = vectors if vectors in TILE_ROWS else next((size for size in (4, 3, 5, 6) if vectors % size == 0), 4)
+    return -(-vectors // block), k, block * VECTOR

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import halide as hl
 
-from taut.codegen._buffers import TYPES, constrain, extent, inputs
+from taut.codegen._buffers import TYPES, constrain, extent, inputs, wide_vectors
 from taut.codegen._expression import aligned, convert, evaluate, is_heavy
-from taut.codegen._linear import TILE_ROWS, VECTOR
+from taut.codegen._linear import VECTOR
 from taut.codegen._recipe import Recipe
-from taut.codegen._tiles import Product, add_tiles, balanced_tiles
+from taut.codegen._tiles import Product, add_tiles, balanced_tiles, tile_rows
 
 
 def pipeline(recipe: Recipe) -> tuple[hl.Pipeline, list[hl.ImageParam]]:
@@ -34,23 +36,30 @@ def pipeline(recipe: Recipe) -> tuple[hl.Pipeline, list[hl.ImageParam]]:
             elements.append(aligned(parameter, operand, (column, row)))
         return convert(evaluate(recipe.expression, elements, accumulator=total)[-1], space.dtype)
 
+    # Fewer or narrower registers hold less of a block at once.
+    chunk = columns if wide_vectors() else min(columns, VECTOR)
+    chunks = columns // chunk
     product = Product(
         rows=rows,
         n=hl.i32(n),
-        whole=n % columns == 0,
-        columns=columns,
-        blocks=hl.i32(blocks),
+        columns=chunk,
+        width=chunk,
+        first=0,
+        blocks=hl.i32(n // chunk),
         depth=(hl.i32(depth), depth),
         left=lambda k, row: x[k, row],
-        right=lambda c, k, block: weights[c, k, block],
+        right=lambda c, k, block: weights[block % chunks * chunk + c, k, block / chunks],
         value=(lambda _column, _row, total: total) if heavy else finish,
     )
-    plan = balanced_tiles(rows, space.shape[0], TILE_ROWS[max(columns // VECTOR, 1)])
-    for stage, tiles in enumerate(plan):
-        add_tiles(product, target, tiles, stage)
+    last_block = dataclasses.replace(product, width=n % chunk, first=n // chunk, blocks=hl.i32(1))
+    products = [product] * (n >= chunk) + [last_block] * (n % chunk > 0)
+    plan = balanced_tiles(rows, space.shape[0], tile_rows(columns))
+    stages = [(part, tiles) for part in products for tiles in plan]
+    for stage, (part, tiles) in enumerate(stages):
+        add_tiles(part, target, tiles, stage)
     if heavy:
         result[i, j] = finish(i, j, hl.Expr(target[i, j]))
-        last = result.update(len(plan)) if target is result else result
+        last = result.update(len(stages)) if target is result else result
         # Loads as wide as the stores before them, or they wait until those have reached the cache.
         last.vectorize(i, min(columns, VECTOR), hl.TailStrategy.Predicate)
         if target is not result:

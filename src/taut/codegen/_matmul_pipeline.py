@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import halide as hl
 
-from taut.codegen._buffers import constrain, extent, inputs
+from taut.codegen._buffers import constrain, extent, inputs, wide_vectors
 from taut.codegen._expression import aligned, convert, evaluate
-from taut.codegen._linear import TILE_ROWS, VECTOR, packed_shape
+from taut.codegen._linear import VECTOR, packed_shape
 from taut.codegen._recipe import Operand, Recipe
-from taut.codegen._tiles import Product, add_tiles, balanced_tiles
+from taut.codegen._tiles import Product, add_tiles, balanced_tiles, tile_rows
 
 _DYNAMIC_COLUMNS = 2 * VECTOR
 
@@ -29,21 +29,25 @@ def pipeline(recipe: Recipe) -> tuple[hl.Pipeline, list[hl.ImageParam]]:
     depth, static_depth = extent(a, operands[0], 2), operands[0].shape[2]
     static_n = operands[1].shape[2]
     columns = packed_shape(1, static_n)[2] if static_n else _DYNAMIC_COLUMNS
+    if not wide_vectors():
+        columns = min(columns, VECTOR)
     packed = _pack(b, operands[1], n, columns, batch)
     sums[i, j, batch] = hl.undef(hl.Float(32))
+    blocks = (n + (columns - 1)) / columns
     product = Product(
         rows=rows,
-        n=n,
-        whole=bool(static_n) and static_n % columns == 0,
+        n=blocks * columns,
         columns=columns,
-        blocks=(n + (columns - 1)) / columns,
+        width=columns,
+        first=0,
+        blocks=blocks,
         depth=(depth, static_depth),
         left=lambda k, row: aligned(a, operands[0], (k, row, batch)),
         right=lambda c, k, block: hl.Expr(packed[c, k, block, batch]),
         value=lambda _column, _row, total: total,
         outer=(batch,),
     )
-    for stage, tiles in enumerate(balanced_tiles(rows, operands[0].shape[1], TILE_ROWS[max(columns // VECTOR, 1)])):
+    for stage, tiles in enumerate(balanced_tiles(rows, operands[0].shape[1], tile_rows(columns))):
         add_tiles(product, sums, tiles, stage)
     elements: list[hl.Expr | None] = [None, None]
     for parameter, operand in zip(parameters[2:], operands[2:-1], strict=True):
@@ -51,6 +55,7 @@ def pipeline(recipe: Recipe) -> tuple[hl.Pipeline, list[hl.ImageParam]]:
     value = evaluate(recipe.expression, elements, accumulator=hl.Expr(sums[i, j, batch]))[-1]
     result[i, j, batch] = convert(value, space.dtype)
     result.vectorize(i, min(columns, VECTOR), hl.TailStrategy.Predicate)
+    sums.align_bounds(i, columns)
     for func in (packed, sums):
         func.compute_at(result, batch).hoist_storage_root()
     constrain(result.output_buffer(), space)

@@ -10,7 +10,7 @@ from taut.codegen import _math
 from taut.codegen._buffers import constrain, extent, inputs
 from taut.codegen._convolution_staging import EXACT, MASK, Staging, aligned, host_vectors
 from taut.codegen._convolution_window import Window
-from taut.codegen._depthwise_pipeline import Folded, schedule_window
+from taut.codegen._depthwise_pipeline import Folded, schedule_window, source_of
 from taut.codegen._expression import evaluate
 from taut.codegen._recipe import Operand, Recipe
 
@@ -31,8 +31,8 @@ def pipeline(recipe: Recipe) -> tuple[hl.Pipeline, list[hl.ImageParam]]:
         folded = Folded(window, staging, place, hl.i32(_LOWEST), lambda total, key, *_: hl.max(total, key))
         value = _value(folded.value)
     else:
-        staging = Staging(recipe, x, window, channels, together=False)
-        folded = Folded(window, staging, place, hl.f32(0), lambda total, value, *_: total + value)
+        source = source_of(recipe, x, window, channels)
+        folded = Folded(window, source, place, hl.f32(0), lambda total, value, *_: total + value)
         value = folded.value * _share(recipe, window, x, i, j)
     result = hl.Func("result")
     extras = aligned(recipe, parameters, place, first=1)

@@ -12,8 +12,10 @@ from collections.abc import Callable
 
 import halide as hl
 
-from taut.codegen._linear import VECTOR
+from taut.codegen._buffers import wide_vectors
+from taut.codegen._linear import TILE_ROWS, VECTOR
 
+_NARROW_ROWS = 6  # of a tile of 16 columns: 12 accumulators of AVX2, 24 of NEON
 _LEAST_CHAINS = 8  # accumulations that must be under way to hide the latency of one
 
 
@@ -33,8 +35,9 @@ class Product:
     Attributes:
         rows: M.
         n: N.
-        whole: whether N is a multiple of the columns of a block.
         columns: of a block.
+        width: how many of them are stored.
+        first: the number of the first block.
         blocks: how many.
         depth: K, and the same where it is static.
         left: the element at (k, row).
@@ -45,14 +48,20 @@ class Product:
 
     rows: hl.Expr
     n: hl.Expr
-    whole: bool
     columns: int
+    width: int
+    first: int
     blocks: hl.Expr
     depth: tuple[hl.Expr, int | None]
     left: Callable[[hl.Expr, hl.Expr], hl.Expr]
     right: Callable[[hl.Expr, hl.Expr, hl.Expr], hl.Expr]
     value: Callable[[hl.Expr, hl.Expr, hl.Expr], hl.Expr]
     outer: tuple[hl.Var, ...] = ()
+
+
+def tile_rows(columns: int) -> int:
+    """The height of the highest tile for a block of so many columns."""
+    return TILE_ROWS[max(columns // VECTOR, 1)] if wide_vectors() else _NARROW_ROWS
 
 
 def balanced_tiles(rows: hl.Expr, static: int | None, highest: int) -> list[Tiles]:
@@ -84,8 +93,9 @@ def balanced_tiles(rows: hl.Expr, static: int | None, highest: int) -> list[Tile
 
 def add_tiles(product: Product, result: hl.Func, tiles: Tiles, stage: int) -> None:
     """Let update number `stage` of the result, of (column, row, *outer), compute the tiles of one height."""
-    height, columns, outer = tiles.height, product.columns, product.outer
-    vector = min(columns, VECTOR)
+    height, outer = tiles.height, product.outer
+    vector = min(product.columns, VECTOR)
+    columns = -(-product.width // vector) * vector
     depth, static_depth = product.depth
     chains = _chains(height * (columns // vector), static_depth)
 
@@ -93,27 +103,25 @@ def add_tiles(product: Product, result: hl.Func, tiles: Tiles, stage: int) -> No
         return hl.unsafe_promise_clamped(tiles.start + tile * height + line, 0, product.rows - 1)
 
     c, line, chain, tile, block = (hl.Var(name) for name in ("c", "line", "chain", "tile", "block"))
-    sums = hl.Func(f"sums{height}")
-    k = hl.RDom([(0, depth / chains)], f"k{height}")
+    sums = hl.Func(f"sums{stage}")
+    k = hl.RDom([(0, depth / chains)], f"k{stage}")
     place = k.x * chains + chain
     at = (c, line, chain, tile, block, *outer)
     sums[at] = hl.f32(0.0)
-    sums[at] += product.left(place, row(tile, line)) * product.right(c, place, block)
+    sums[at] += product.left(place, row(tile, line)) * product.right(c, place, block + product.first)
 
-    r = hl.RDom([(0, columns), (0, height), (0, tiles.count), (0, product.blocks)], f"r{height}")
-    column = r.w * columns + r.x
-    if not product.whole:
-        r.where(column < product.n)
-        column = hl.unsafe_promise_clamped(column, 0, product.n - 1)
+    r = hl.RDom([(0, product.width), (0, height), (0, tiles.count), (0, product.blocks)], f"r{stage}")
+    column = hl.unsafe_promise_clamped((r.w + product.first) * product.columns + r.x, 0, product.n - 1)
     total = hl.Expr(sums[(r.x, r.y, 0, r.z, r.w, *outer)])
     for number in range(1, chains):
         total += sums[(r.x, r.y, number, r.z, r.w, *outer)]
     target = row(r.z, r.y)
     result[(column, target, *outer)] = product.value(column, target, total)
 
-    split, lanes = hl.RVar(f"split{height}"), hl.RVar(f"lanes{height}")
+    split, lanes = hl.RVar(f"split{stage}"), hl.RVar(f"lanes{stage}")
     update = result.update(stage).allow_race_conditions()
-    update.split(r.x, split, lanes, vector).reorder(lanes, split, r.y, r.z, r.w, *outer)
+    tail = hl.TailStrategy.Predicate if product.width % vector else hl.TailStrategy.Auto
+    update.split(r.x, split, lanes, vector, tail).reorder(lanes, split, r.y, r.z, r.w, *outer)
     update.vectorize(lanes).unroll(split).unroll(r.y)
     sums.compute_at(result, r.z).store_in(hl.MemoryType.Register)
     sums.bound(c, 0, columns).bound(line, 0, height).bound(chain, 0, chains)

@@ -38,6 +38,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    os.environ["HL_TARGET"] = sys.argv[1]  # the templates ask for it
     target = hl.Target(sys.argv[1])
     for line in sys.stdin:
         job = json.loads(line)

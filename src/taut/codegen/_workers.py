@@ -14,8 +14,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-import taut
-
 _COMMAND = (sys.executable, "-P", "-m", "taut.codegen._worker")
 _TAIL = 400  # characters of a dead worker's output that are reported
 
@@ -129,7 +127,7 @@ class _Worker:
             if self._ended:
                 return None
             if self._process is None:
-                root = str(Path(taut.__file__).parent.parent)
+                root = str(Path(__file__).resolve().parents[2])
                 path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
                 self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
                 self._process = subprocess.Popen(

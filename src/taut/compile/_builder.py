@@ -12,9 +12,13 @@ from torch import Tensor, nn
 from taut.compile._builder_body import Body, Cell, Procedure, Value
 from taut.compile._builder_code import Code, RowType
 from taut.compile._builder_link import Linker, LowerGraph, lower_to_fallback
+from taut.compile._generate import Progress, generate, library_of
+from taut.compile._model import generate_all
+from taut.compile._prepare import prepare
+from taut.compile._program import lower
 from taut.errors import ArgumentError
-from taut.graph import TensorType, capture
-from taut.runtime import Opcode, Parameter, Program
+from taut.graph import Graph, TensorType, capture
+from taut.runtime import Opcode, Parameter, Program, Session, load
 
 
 class ProgramBuilder:
@@ -95,6 +99,32 @@ class ProgramBuilder:
             code.add(Opcode.RETURN, len(values), *(value.register for value in values))
             linker.functions[numbers[procedure]] = code.function()
         return linker.program(parameters, entry.results)
+
+    def compile(
+        self, entry: Procedure, parameters: tuple[Parameter, ...], *, progress: Progress | None = None
+    ) -> Session:
+        """The program of a procedure with generated kernels, ready to be called.
+
+        Args:
+            entry: called from outside.
+            parameters: what it takes.
+            progress: called as kernels are generated.
+
+        Returns:
+            The session: `session(Object(tag, fields)) -> [value, ...]`.
+
+        Raises:
+            ArgumentError: a body returns another number of values than its procedure declares.
+            MissingExtraError: if the extra "compile" is not installed.
+        """
+        program = self.program(entry, parameters, lower=_lower_generated)
+        return load(program, library_of(program, generate(program, progress))).session()
+
+
+def _lower_generated(graph: Graph) -> Program:
+    """A cell's program; what cannot be generated runs on ATen."""
+    prepared = prepare(graph)
+    return generate_all(prepared, lower(prepared))[0].program
 
 
 def _is_variadic(module: nn.Module) -> bool:

@@ -218,7 +218,8 @@ class Lowering:
         message = str(node.args[1]) if len(node.args) > 1 else "an assertion of the model"
         if isinstance(kind, ScalarType) and kind.expression is not None:
             if kind.expression != sympy.true:
-                values = ", ".join(f"{symbol} = {{{symbol}}}" for symbol in sorted(kind.expression.free_symbols, key=str))
+                symbols = sorted(kind.expression.free_symbols, key=str)
+                values = ", ".join(f"{symbol} = {{{symbol}}}" for symbol in symbols)
                 self.emit(CheckStep(kind.expression, f"{message} does not hold: {values}", self._label))
         elif isinstance(kind, TensorType):
             symbol = f"check{node.id}"
@@ -339,7 +340,7 @@ class Lowering:
         self.emit(KernelStep(recipe, tuple(read), (written,), self._label, nodes, in_place))
 
     def _gathered(self, view: View, rows: int) -> View:
-        """A copy in row-major order of what moves and of the last `rows` dimensions; others that do not move stay so."""
+        """A copy in row-major order of what moves and of the last `rows` dimensions; others stay as they are."""
         first = view.rank - rows
         moving = [axis for axis in range(view.rank) if view.strides[axis] != 0 or axis >= first]
         copied = self.copy(view.permute(moving), range(len(moving)))

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch.export import ExportedProgram
 
-from taut.codegen import Built, build
+from taut.codegen import Built
+from taut.compile._callable import CallableProgram
+from taut.compile._generate import Progress, generate, library_of
 from taut.compile._prepare import prepare
 from taut.compile._program import Lowered, lower
 from taut.compile._small_sizes import serve_small_sizes
 from taut.errors import ArgumentError
-from taut.graph import Graph, InputChecker, Ref, Tree, capture
-from taut.runtime import Session, SharedLibrary, load
-
-Progress = Callable[[str, int, int], None]
-"""Told the stage, what of it is done, and how much there is."""
+from taut.graph import Graph, InputChecker, capture
+from taut.runtime import Session, load
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +38,7 @@ class CompileReport:
     kernels: int
 
 
-class CompiledModel:
+class CompiledModel(CallableProgram):
     """A compiled model, called like the original; it may be called from several threads at once.
 
     Attributes:
@@ -50,35 +49,10 @@ class CompiledModel:
     """
 
     def __init__(self, graph: Graph, lowered: Lowered, session: Session, report: CompileReport) -> None:
+        super().__init__(lowered.program, session, InputChecker(graph))
         self.graph = graph
         self.lowered = lowered
-        self.session = session
         self.report = report
-        self._checker = InputChecker(graph)
-        self._single = isinstance(lowered.program.outputs, Ref)
-        self._count = len(lowered.program.parameters)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the model.
-
-        Args:
-            args: the model's positional arguments; tensors with the dtypes of the captured inputs, of any sizes within
-                the ranges that were given for its dynamic dimensions.
-            kwargs: the model's keyword arguments.
-
-        Returns:
-            What the model returns, in memory of its own; an output class of its own becomes a dictionary.
-
-        Raises:
-            GuardError: if an input does not fit, or a run-time assertion of the model fails.
-        """
-        if kwargs or len(args) != self._count:
-            args = tuple(self._checker.bind(args, kwargs))
-        try:
-            results = self.session(*args)
-        except TypeError:
-            results = self.session(*self._checker.bind(args, kwargs))
-        return results[0] if self._single else _fill(self.lowered.program.outputs, results)
 
 
 def compile_model(
@@ -118,25 +92,35 @@ def compile_model(
         )
     seconds: dict[str, float] = {}
     with _timed(seconds, "capture"):
-        graph = _captured(model, example_inputs, example_kwargs, dynamic_shapes)
+        graph = prepare(_captured(model, example_inputs, example_kwargs, dynamic_shapes))
     with _timed(seconds, "lower"):
-        graph = prepare(graph)
         lowered = lower(graph)
-    failed: dict[str, str] = {}
     with _timed(seconds, "generate"):
-        built = _generate(lowered, progress)
-        while built.failed:
-            broken = frozenset(built.failed)
-            failed |= {lowered.label_of(key): reason for key, reason in built.failed.items()}
-            lowered = lower(graph, lowered.avoided | lowered.nodes_of(broken))
-            built = _generate(lowered, progress)
+        lowered, built, failed = generate_all(graph, lowered, progress)
     with _timed(seconds, "load"):
-        session = load(lowered.program, _library(lowered, built)).session()
+        session = load(lowered.program, library_of(lowered.program, built)).session()
     kinds = [node.op for fallback in lowered.program.fallbacks for node in fallback.nodes if node.op != "input"]
     report = CompileReport(
         seconds, failed, {op: kinds.count(op) for op in dict.fromkeys(kinds)}, len(lowered.recipes())
     )
     return CompiledModel(graph, lowered, session, report)
+
+
+def generate_all(
+    graph: Graph, lowered: Lowered, progress: Progress | None = None
+) -> tuple[Lowered, Built, dict[str, str]]:
+    """Generate a program's kernels; nodes whose kernels fail are lowered again to run on ATen.
+
+    Returns:
+        The program that all kernels exist for, these, and what failed: where it comes from, and why.
+    """
+    failed: dict[str, str] = {}
+    built = generate(lowered.program, progress)
+    while built.failed:
+        failed |= {lowered.label_of(key): reason for key, reason in built.failed.items()}
+        lowered = lower(graph, lowered.avoided | lowered.nodes_of(frozenset(built.failed)))
+        built = generate(lowered.program, progress)
+    return lowered, built, failed
 
 
 def _captured(
@@ -148,20 +132,6 @@ def _captured(
     return serve_small_sizes(graph, model, args, kwargs, dynamic) if isinstance(model, torch.nn.Module) else graph
 
 
-def _generate(lowered: Lowered, progress: Progress | None) -> Built:
-    recipes = list(lowered.recipes().values())
-    inform = None if progress is None else lambda done, total: progress("generate", done, total)
-    return build(recipes, progress=inform)
-
-
-def _library(lowered: Lowered, built: Built) -> SharedLibrary | None:
-    if built.path is None:
-        return None
-    kernels = enumerate(lowered.program.kernels)
-    symbols = {number: built.symbols[kernel.recipe.key] for number, kernel in kernels if kernel.recipe is not None}
-    return SharedLibrary(built.path, symbols)
-
-
 class _timed:  # noqa: N801 - used like a function
     def __init__(self, seconds: dict[str, float], stage: str) -> None:
         self.seconds, self.stage = seconds, stage
@@ -171,16 +141,3 @@ class _timed:  # noqa: N801 - used like a function
 
     def __exit__(self, *_: object) -> None:
         self.seconds[self.stage] = time.perf_counter() - self.start
-
-
-def _fill(tree: Tree, leaves: list[Any]) -> Any:
-    """The structure with each position replaced by the value there."""
-    if isinstance(tree, Ref):
-        return leaves[tree.node]
-    if isinstance(tree, tuple):
-        return tuple(_fill(item, leaves) for item in tree)
-    if isinstance(tree, list):
-        return [_fill(item, leaves) for item in tree]
-    if isinstance(tree, Mapping):
-        return {key: _fill(item, leaves) for key, item in tree.items()}
-    return tree

@@ -51,7 +51,10 @@ def lower_recurrent(lowering: Lowering, node: Node) -> bool:
             number = layer * directions + direction
             tensors = [weight for weight in weights[number * each : (number + 1) * each] if weight is not None]
             packed = _packed(lowering, _CELLS[name], tensors)
-            before = [lowering.contiguous(_row(state, number)) for state in given]
+            before = [
+                _row(state, number) if _is_one_zero(state) else lowering.contiguous(_row(state, number))
+                for state in given
+            ]
             output = y.narrow(2, plain(direction * hidden), hidden)
             kernel = name + ("_reverse" if direction else "")
             inputs = (dense, *packed, *before)
@@ -71,6 +74,12 @@ def _packed(lowering: Lowering, cell: str, weights: list[Tensor]) -> list[View]:
     parts = [found.input_weights, found.hidden_weights, found.bias]
     parts += [] if found.hidden_bias is None else [found.hidden_bias]
     return [lowering.constant(part, f"packed for {cell}") for part in parts]
+
+
+def _is_one_zero(state: View) -> bool:
+    """Whether one zero is seen at every place, which the kernels take as it is."""
+    constant = state.buffer.constant
+    return constant is not None and constant.numel() == 1 and not bool(constant.any())
 
 
 def _row(state: View, number: int) -> View:

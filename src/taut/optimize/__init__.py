@@ -13,6 +13,7 @@ from taut.optimize._job import dry_run, optimize
 from taut.optimize._load import EMBEDDED_EXAMPLE, LoadedModel, capture_model, load_model
 from taut.optimize._metrics import METRICS, Metric, choose_metric
 from taut.optimize._planner import PEERS, Trial, technique_names
+from taut.optimize._prepare import dynamic_batch
 from taut.optimize._quality import Limit, Quality, first_tensor
 from taut.optimize._quantize import quantize
 from taut.optimize._recipe import Recipe, read_recipe
@@ -39,6 +40,7 @@ __all__ = [
     "check_inputs",
     "choose_metric",
     "dry_run",
+    "dynamic_batch",
     "first_tensor",
     "free_destination",
     "load",

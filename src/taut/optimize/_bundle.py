@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
-from taut.errors import ArgumentError, ArtefactError, StorageError, TamperedError, TruncatedError, VersionError
+from taut._files import check_new_folder, write_folder
+from taut.errors import ArtefactError, TamperedError, TruncatedError, VersionError
 from taut.graph import Graph, load_graph, save_graph
 from taut.optimize._encoded import check_encoded
 from taut.optimize._recipe import Recipe, parse_recipe
@@ -30,23 +26,7 @@ def check_destination(path: Path, *, force: bool) -> None:
         ArgumentError: it exists and `force` is False, or it is no bundle that could be replaced.
         StorageError: its folder is missing or not writable.
     """
-    if path.exists() or path.is_symlink():
-        if not force:
-            raise ArgumentError(
-                "--out", str(path), expected="a path that does not exist yet", fix="add --force to replace it"
-            )
-        if path.is_symlink() or not (path / _MANIFEST).is_file():
-            raise ArgumentError(
-                "--out",
-                str(path),
-                expected="a taut bundle to replace",
-                fix="remove it yourself, or choose another path",
-            )
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise StorageError(f"{folder}: no such folder", fix="create it, or choose another --out")
-    if not os.access(folder, os.W_OK):
-        raise StorageError(f"{folder}: not writable", fix="choose another --out")
+    check_new_folder(path, force=force, marker=_MANIFEST, what="taut bundle")
 
 
 def free_destination(name: str, folder: Path | None = None) -> Path:
@@ -73,57 +53,23 @@ def write_bundle(path: Path, graph: Graph, recipe: Recipe, report: Report, *, fo
         StorageError: the disk is full or not writable; nothing is left behind.
     """
     check_destination(path, force=force)
-    with _storage_errors(path):
-        staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.absolute().parent))
-    try:
-        with _storage_errors(path):
-            save_graph(graph, staging / "graph.json", staging / "model.safetensors")
-            (staging / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
-            (staging / "report.json").write_text(report.to_json(), encoding="utf-8")
-            (staging / "report.html").write_text(render_report(report), encoding="utf-8")
-            manifest = {
-                "format_version": BUNDLE_VERSION,
-                "taut_version": report.taut_version,
-                "files": {
-                    name: {"bytes": (staging / name).stat().st_size, "sha256": _digest(staging / name)}
-                    for name in _FILES
-                },
-            }
-            (staging / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-            staging.chmod(0o755)
-            _swap(staging, path)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
+
+    def write(folder: Path) -> None:
+        save_graph(graph, folder / "graph.json", folder / "model.safetensors")
+        (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+        (folder / "report.json").write_text(report.to_json(), encoding="utf-8")
+        (folder / "report.html").write_text(render_report(report), encoding="utf-8")
+        manifest = {
+            "format_version": BUNDLE_VERSION,
+            "taut_version": report.taut_version,
+            "files": {
+                name: {"bytes": (folder / name).stat().st_size, "sha256": _digest(folder / name)} for name in _FILES
+            },
+        }
+        (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+
+    write_folder(path, write)
     return path
-
-
-def _swap(staging: Path, path: Path) -> None:
-    if not path.exists():
-        staging.rename(path)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.absolute().parent))
-    path.rename(old / path.name)
-    try:
-        staging.rename(path)
-    except OSError:
-        (old / path.name).rename(path)
-        raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _storage_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        # Writers of single files name the hidden folder that the bundle is made in; the user knows only `path`.
-        cause = error.__cause__ if isinstance(error, StorageError) and error.__cause__ else error
-        reason = getattr(cause, "strerror", None) or cause
-        raise StorageError(
-            f"{path}: cannot be written ({reason})", fix="free some space, or choose another --out"
-        ) from error
 
 
 def read_bundle(path: Path) -> tuple[Graph, Recipe, Report]:

@@ -152,4 +152,4 @@ def dry_run(
     tell("predicting", 0.5)
     planner = Planner(prepared.graph, prepared.sizes, settings)
     techniques = (trial for trial, _ in planner.plan(settings.threads[-1]))
-    return (*techniques, planner.plan_threads(), *planner.plan_peers())
+    return (*techniques, planner.plan_compiling(), planner.plan_threads(), *planner.plan_peers())

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import torch
 
 import taut
+from taut.compile import seconds_by_label
 from taut.cost import thread_count
-from taut.graph import Graph, Interpreter, evaluate, graph_cost
+from taut.graph import Interpreter, evaluate, graph_cost
 from taut.optimize import _report
 from taut.optimize._layers import stored_layers
-from taut.optimize._planner import THREADS, Trial, stored_bytes
+from taut.optimize._planner import Incumbent, Trial, stored_bytes
 from taut.optimize._quality import Quality
 from taut.optimize._search import Search
 from taut.stats import PairedResult, fingerprint, quietness
@@ -122,7 +123,7 @@ def _candidate(trial: Trial, calls: int) -> _report.Candidate:
             "status": trial.status,
             "reason": trial.reason,
             "predicted": trial.predicted,
-            "comparison": _comparison(trial.comparison, calls, trial.threads if trial.name == THREADS else None),
+            "comparison": _comparison(trial.comparison, calls, trial.threads),
             "quality": quality
             and _report.Quality(
                 baseline=quality.baseline,
@@ -137,9 +138,13 @@ def _candidate(trial: Trial, calls: int) -> _report.Candidate:
 
 
 def operator_times(prepared: Prepared, search: Search) -> tuple[_report.OperatorTime, ...]:
-    """Seconds a call in each module and operator, before (the captured graph) and after."""
-    before = _profile(search.base, search.eager_threads, prepared)
-    after = _profile(search.incumbent.graph, search.incumbent.threads, prepared)
+    """Seconds a call in each module and operator, before (the captured graph) and after.
+
+    A kernel of a compiled program counts for the operator that it starts from, or the last of a chain; the machine's
+    own work on sizes and memory is an operator of its own.
+    """
+    before = _profile(Incumbent(search.base, (), search.eager_threads), prepared)
+    after = _profile(search.incumbent, prepared)
     keys = sorted(before.keys() | after.keys(), key=lambda key: -max(before.get(key, 0.0), after.get(key, 0.0)))
     return tuple(
         _report.OperatorTime(
@@ -149,14 +154,18 @@ def operator_times(prepared: Prepared, search: Search) -> tuple[_report.Operator
     )
 
 
-def _profile(graph: Graph, threads: int, prepared: Prepared) -> dict[tuple[str, str], float]:
+def _profile(incumbent: Incumbent, prepared: Prepared) -> dict[tuple[str, str], float]:
     """Median over a few runs of the middle batch, operators of one kind in one module added up."""
     batch = prepared.dataset.batches[len(prepared.dataset.batches) // 2]
-    interpreter = Interpreter(graph)
-    with thread_count(threads), torch.inference_mode():
-        runs = [interpreter.profile(*batch) for _ in range(6)][1:]
     seconds: dict[tuple[str, str], float] = defaultdict(float)
-    for node in graph.nodes:
+    with thread_count(incumbent.threads), torch.inference_mode():
+        if incumbent.program is not None:
+            for (path, name), taken in seconds_by_label(incumbent.program, batch).items():
+                seconds[path, _kind(name)] += taken
+            return dict(seconds)
+        interpreter = Interpreter(incumbent.graph)
+        runs = [interpreter.profile(*batch) for _ in range(6)][1:]
+    for node in incumbent.graph.nodes:
         if node.op not in _STRUCTURAL:
             values = sorted(run.get(node.id, 0.0) for run in runs)
             seconds[node.module_path, _kind(node.op)] += values[len(values) // 2]

@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from taut.compile import CompiledModel
 from taut.cost import Peaks, Roofline, Store, calibrate
 from taut.errors import EmptyChangeError, StorageError, TautError
-from taut.graph import Graph
+from taut.graph import Graph, Interpreter
+from taut.optimize import _compiled
+from taut.optimize._compiled import COMPILE, COMPILE_TITLE
 from taut.optimize._quality import Quality
 from taut.optimize._recipe import Preparation
 from taut.optimize._settings import Goal, Settings
@@ -50,22 +53,36 @@ class Trial:
 
 @dataclasses.dataclass(frozen=True)
 class Incumbent:
-    """The best so far."""
+    """The best so far.
+
+    Attributes:
+        graph: what the passes made.
+        steps: the passes; with a program the last is `COMPILE`.
+        threads: to run on.
+        prepared: what was done to the weights between the passes.
+        program: what runs in place of an interpreter of the graph.
+    """
 
     graph: Graph
     steps: Steps
     threads: int
     prepared: tuple[Preparation, ...] = ()
+    program: CompiledModel | None = None
+
+    @property
+    def model(self) -> Callable[..., Any]:
+        """What runs."""
+        return Interpreter(self.graph) if self.program is None else self.program
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The passes applied."""
+        """The techniques applied."""
         return tuple(name for name, _ in self.steps)
 
 
 def technique_names() -> tuple[str, ...]:
     """Every technique that `--only` and `--skip` know."""
-    return (*PASSES, THREADS)
+    return (*PASSES, COMPILE, THREADS)
 
 
 def plain_options(change: Change) -> dict[str, Any]:
@@ -179,6 +196,15 @@ class Planner:
             return True, math.inf
         size = stored_bytes(graph)
         return PASSES[trial.name].changes_numerics or size >= stored_bytes(self._base), size
+
+    def plan_compiling(self) -> Trial:
+        """The program that would be measured, which cannot be predicted before there is one."""
+        trial = Trial(COMPILE, COMPILE_TITLE, on_top_of=(GRAPH,))
+        if not self._settings.wants(COMPILE):
+            trial.reason = "excluded by --only or --skip"
+        elif missing := _compiled.missing_for_compiling():
+            trial.status, trial.reason = "not_applicable", missing
+        return trial
 
     def plan_threads(self) -> Trial:
         """The thread counts that would be measured."""

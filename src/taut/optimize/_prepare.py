@@ -100,7 +100,7 @@ def prepare(
     progress("capturing the graph", 0.0)
     shapes = loaded.dynamic_shapes
     if shapes is None and isinstance(loaded.module, torch.nn.Module):
-        shapes = _dynamic_batch(example)
+        shapes = dynamic_batch(example)
     if example and isinstance(example[0], torch.Tensor) and not example[0].numel():
         raise DataError(
             f"{loaded.source}: the example input has shape {tuple(example[0].shape)}", expected="at least one sample"
@@ -133,7 +133,7 @@ def _replay_command(source: str, data: object, metric: object, settings: Setting
     return " ".join(["taut optimize", shlex.quote(source), *options, "--recipe recipe.yaml"])
 
 
-def _dynamic_batch(example: tuple[Any, ...]) -> tuple[Any, ...] | None:
+def dynamic_batch(example: tuple[Any, ...]) -> tuple[Any, ...] | None:
     """First dimensions that equal the batch size are dynamic where the model allows it."""
     batch = rows(example) if example and isinstance(example[0], torch.Tensor) else 0
     if batch < 2:

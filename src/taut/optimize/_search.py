@@ -12,6 +12,7 @@ import torch
 
 from taut.errors import TautError
 from taut.graph import Graph, Interpreter
+from taut.optimize._compiled import COMPILE, COMPILE_TITLE, compile_graph, without_compiling
 from taut.optimize._peers import measure_peer
 from taut.optimize._planner import (
     GRAPH,
@@ -24,6 +25,7 @@ from taut.optimize._planner import (
     size_change,
     stored_bytes,
 )
+from taut.optimize._program import compiled, runs_on_one_thread, try_compiled
 from taut.optimize._quality import Judge, Quality
 from taut.optimize._recipe import Preparation
 from taut.optimize._settings import Progress, Settings
@@ -66,6 +68,7 @@ class Search:
         self.baselines: dict[int, float] = {}
         self.eager_threads = settings.threads[-1]
         self.incumbent = Incumbent(base, (), self.eager_threads)
+        self.replaced: Steps = ()
         self.headline: PairedResult | None = None
         self.final_quality: Quality | None = None
         self.proven = False
@@ -76,7 +79,7 @@ class Search:
         self.workload = workload
         self._progress = progress
         self._started = time.perf_counter()
-        self._planner = Planner(base, sizes, settings)
+        self.planner = Planner(base, sizes, settings)
 
     @property
     def spent(self) -> float:
@@ -110,6 +113,7 @@ class Search:
         self._stack(alone)
         if self.settings.wants(THREADS):
             self._choose_threads()
+        try_compiled(self)
         self._prove()
         self.trials += [measure_peer(self, name) for name in self.settings.peers]
 
@@ -122,7 +126,13 @@ class Search:
         """
         self.begin()
         self.say("applying the recipe")
-        self.adopt(*apply_recipe(self.base, list(steps)), threads=threads)
+        passes, ends_compiled = without_compiling(steps)
+        self.adopt(*apply_recipe(self.base, passes), threads=threads)
+        if ends_compiled:
+            self.say("compiling")
+            with self.off_the_clock():
+                self.incumbent = compiled(self.incumbent, compile_graph(self.incumbent.graph))
+            self.trials.append(Trial(COMPILE, COMPILE_TITLE, status="kept", reason="named by the recipe"))
         self.finish(threads)
 
     def adopt(
@@ -205,8 +215,8 @@ class Search:
     def _try_alone(self) -> list[Trial]:
         self.say("predicting what each technique gains")
         paused = time.perf_counter()
-        self._planner.calibrate(self.incumbent.threads)
-        planned = self._planner.plan(self.incumbent.threads)
+        self.planner.calibrate(self.incumbent.threads)
+        planned = self.planner.plan(self.incumbent.threads)
         # The budget is for measuring: what weights become, and the host's peaks, are found once, before it runs on.
         self._started += time.perf_counter() - paused
         tried: list[Trial] = []
@@ -216,38 +226,39 @@ class Search:
                 continue
             left = sum(other is not None for _, other in planned) - len(tried)
             self.say(f"trying {trial.name} alone")
-            self._measure(trial, graph, self.base, until=_ALONE, among=left)
+            base = dataclasses.replace(self.incumbent, graph=self.base)
+            self.measure(trial, dataclasses.replace(base, graph=graph), base, until=_ALONE, among=left)
             tried.append(trial)
         return tried
 
-    def _is_late(self, trial: Trial, until: float) -> bool:
+    def is_late(self, trial: Trial, until: float) -> bool:
+        """Whether that share of the budget is spent, which the trial then gives as its reason."""
         late = self.spent > self.settings.budget * until
         if late:
             trial.reason = f"the budget of {self.settings.budget:g} s was spent on what promised more"
         return late
 
-    def _measure(self, trial: Trial, graph: Graph, against: Graph, *, until: float, among: int) -> bool:
+    def measure(self, trial: Trial, candidate: Incumbent, against: Incumbent, *, until: float, among: int = 1) -> bool:
         """Quality first, then time; says in the trial why it is kept or not."""
-        if self._is_late(trial, until):
+        if self.is_late(trial, until):
             return False
-        threads = self.incumbent.threads
-        model = Interpreter(graph)
+        model = candidate.model
         try:
-            torch.set_num_threads(threads)
+            torch.set_num_threads(candidate.threads)
             trial.quality = self.judge.judge(model, what=trial.name)
             if not trial.quality.within_limit:
                 trial.status, trial.reason = "rejected", self.judge.explain(trial.quality)
                 return False
             trial.comparison = self.compare(
-                self.workload.arm(Interpreter(against), threads, "incumbent"),
-                self.workload.arm(model, threads, trial.name),
+                self.workload.arm(against.model, against.threads, "incumbent"),
+                self.workload.arm(model, candidate.threads, trial.name),
                 until=until,
                 among=among,
             )
         except TautError as error:
             trial.status, trial.reason = "rejected", f"failed: {error.message}"
             return False
-        pays, trial.reason = self._pays(trial.comparison, against, graph)
+        pays, trial.reason = self._pays(trial.comparison, against.graph, candidate.graph)
         trial.status = "kept" if pays else "rejected"
         return pays
 
@@ -272,7 +283,7 @@ class Search:
         worth.sort(key=self._rank)
         if not worth or worth[0].status != "kept":
             return
-        graph, steps, _ = self._planner.apply((), worth[0].name, worth[0].options)
+        graph, steps, _ = self.planner.apply((), worth[0].name, worth[0].options)
         self.incumbent = dataclasses.replace(self.incumbent, graph=graph, steps=steps)
         tried: list[tuple[tuple[str, dict[str, Any]], tuple[str, ...]]] = []
         for trial in worth * 2:
@@ -302,28 +313,31 @@ class Search:
             trial.status, trial.reason = "rejected", f"conflicts with {', '.join(clash)}, which {gained}"
             return
         try:
-            graph, steps, change = self._planner.apply(self.incumbent.steps, alone.name, alone.options)
+            graph, steps, change = self.planner.apply(self.incumbent.steps, alone.name, alone.options)
         except TautError as error:
             trial.status, trial.reason = "not_applicable", error.message
             return
         trial.summary, trial.options = change.summary, plain_options(change)
         trial.stored_bytes = stored_bytes(graph)
-        trial.predicted = self._planner.gain(self.incumbent.graph, graph, self.incumbent.threads)
+        trial.predicted = self.planner.gain(self.incumbent.graph, graph, self.incumbent.threads)
         self.say(f"trying {alone.name} on top of {', '.join(kept)}")
-        if self._measure(trial, graph, self.incumbent.graph, until=_STACK, among=among):
-            self.incumbent = dataclasses.replace(self.incumbent, graph=graph, steps=steps)
+        candidate = dataclasses.replace(self.incumbent, graph=graph, steps=steps)
+        if self.measure(trial, candidate, self.incumbent, until=_STACK, among=among):
+            self.incumbent = candidate
 
     def _choose_threads(self) -> None:
+        if runs_on_one_thread(self.incumbent):
+            return
         for count in self.settings.threads:
             now = self.incumbent.threads
             if count == now:
                 continue
             trial = Trial(THREADS, f"Run on {count} instead of {now} threads", on_top_of=(GRAPH, *self.incumbent.names))
             self.trials.append(trial)
-            if self._is_late(trial, _THREADS):
+            if self.is_late(trial, _THREADS):
                 continue
             self.say(f"trying {count} thread(s)")
-            model = Interpreter(self.incumbent.graph)
+            model = self.incumbent.model
             trial.threads = (now, count)
             trial.comparison = self.compare(
                 self.workload.arm(model, now, f"{now} threads"),
@@ -340,7 +354,7 @@ class Search:
     def _prove(self) -> None:
         """Measure the stack afresh against the best eager setting, and score it once more."""
         self.say("proving the result against the best eager setting")
-        model = Interpreter(self.incumbent.graph)
+        model = self.incumbent.model
         torch.set_num_threads(self.incumbent.threads)
         self.final_quality = self.judge.judge(model, what="the result")
         if not self.final_quality.within_limit:
@@ -381,6 +395,12 @@ class Search:
                 continue
             if not self.proven:
                 trial.status, trial.reason = "rejected", f"{trial.reason}; the whole stack was not proven against eager"
+            elif trial.name == THREADS and runs_on_one_thread(self.incumbent):
+                trial.status = "rejected"
+                trial.reason = f"{trial.reason}; the compiled program, which was faster, runs on one"
+            elif self.incumbent.program is not None and trial.step in self.replaced:
+                trial.status = "rejected"
+                trial.reason = f"{trial.reason}; the compiled program, which was faster, does not stand on it"
             elif trial.name not in (GRAPH, THREADS):
                 trial.status, trial.reason = "rejected", f"{trial.reason}; alone. {self._on_top(trial)}"
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from taut.compile import CompiledModel
 from taut.cost import thread_count
+from taut.errors import BuildError, KernelError
 from taut.graph import Graph, Interpreter
+from taut.optimize import _compiled
 from taut.optimize._bundle import read_bundle
+from taut.optimize._compiled import compile_graph, without_compiling
 from taut.optimize._recipe import Recipe
 from taut.optimize._report import Report
 from taut.stats import available_cores
@@ -20,13 +24,19 @@ class Session:
         graph: what runs.
         recipe: the passes that made it and its thread count.
         report: what was measured when it was made.
+        program: the compiled program that runs in place of an interpreter of the graph, or None.
+        note: why there is none although the recipe asks for one; empty otherwise.
     """
 
-    def __init__(self, graph: Graph, recipe: Recipe, report: Report) -> None:
+    def __init__(
+        self, graph: Graph, recipe: Recipe, report: Report, program: CompiledModel | None = None, note: str = ""
+    ) -> None:
         self.graph = graph
         self.recipe = recipe
         self.report = report
-        self._run = Interpreter(graph)
+        self.program = program
+        self.note = note
+        self._run = Interpreter(graph) if program is None else program
         self._threads = min(recipe.threads, available_cores())  # it may have been made on a larger host
 
     def __call__(self, *inputs: Any, **keywords: Any) -> Any:
@@ -42,6 +52,9 @@ class Session:
 def load(path: str | Path) -> Session:
     """Load a bundle written by `taut optimize`.
 
+    Where its recipe ends with the compiler, kernels are generated for this host, or taken from the cache; a host that
+    cannot generate them interprets the graph, slower and with the same results, and `note` of the session says why.
+
     Args:
         path: the bundle's folder.
 
@@ -51,4 +64,13 @@ def load(path: str | Path) -> Session:
     Raises:
         ArtefactError: it is no bundle, or is truncated, tampered with or from a newer version.
     """
-    return Session(*read_bundle(Path(path)))
+    graph, recipe, report = read_bundle(Path(path))
+    if not without_compiling(recipe.passes)[1]:
+        return Session(graph, recipe, report)
+    missing = _compiled.missing_for_compiling()
+    if missing:
+        return Session(graph, recipe, report, note=f"interpreted, not compiled: {missing}")
+    try:
+        return Session(graph, recipe, report, compile_graph(graph))
+    except (BuildError, KernelError) as error:
+        return Session(graph, recipe, report, note=f"interpreted, not compiled: {error.message}")

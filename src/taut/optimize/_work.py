@@ -121,7 +121,7 @@ def _outcome(prepared: Prepared, search: Search, *, partial: str | None) -> Resu
     incumbent = search.incumbent
     recipe = Recipe.make(list(incumbent.steps), incumbent.threads, incumbent.prepared)
     report = make_report(prepared, search, partial=partial)
-    return Result(Session(incumbent.graph, recipe, report), report)
+    return Result(Session(incumbent.graph, recipe, report, incumbent.program), report)
 
 
 def _save(result: Result, destination: Path | None, force: bool) -> Result:

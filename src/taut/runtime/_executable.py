@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ import torch
 
 from taut.codegen import Recipe
 from taut.errors import ArgumentError, GraphError, TautError
-from taut.graph import Graph, Interpreter
+from taut.graph import Graph, Interpreter, Ref, Tree
 from taut.runtime._native import _vm
 from taut.runtime._program import DTYPES, MAX_RANK, Function, Kernel, Parameter, Program
 
@@ -190,11 +190,15 @@ class _NoLibrary:
 
 
 def _load(program: Program, library: Library | None) -> _vm.Executable:
+    results = program.functions[0].results if program.functions else 0
+    for leaf in _leaves(program.outputs):
+        if leaf.output != 0 or not 0 <= leaf.node < results:
+            raise GraphError(f"the outputs refer to result {leaf.node}", expected=f"one of {results} results")
     fallbacks = [_Fallback(graph) for graph in program.fallbacks]
     return _vm.load(
         [_function(function) for function in program.functions],
         [_parameter(parameter) for parameter in program.parameters],
-        program.constants,
+        [_constant(number, tensor) for number, tensor in enumerate(program.constants)],
         [_kernel(number, kernel, library) for number, kernel in enumerate(program.kernels)],
         [(len(graph.inputs), len(graph.output_refs)) for graph in program.fallbacks],
         list(program.messages),
@@ -227,6 +231,14 @@ def _physical_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def _leaves(tree: Tree) -> Iterator[Ref]:
+    if isinstance(tree, Ref):
+        yield tree
+    elif isinstance(tree, (tuple, list, Mapping)):
+        for item in tree.values() if isinstance(tree, Mapping) else tree:
+            yield from _leaves(item)
+
+
 def _function(function: Function) -> tuple[Any, ...]:
     return tuple(getattr(function, field.name) for field in dataclasses.fields(function))
 
@@ -243,6 +255,14 @@ def _parameter(parameter: Parameter) -> tuple[Any, ...]:
         raise GraphError(f"parameter {parameter.name} has the shape {parameter.shape}", expected="sizes of 0 or more")
     shape = f"({', '.join(map(str, parameter.shape))}{',' if len(sizes) == 1 else ''})"
     return parameter.name, parameter.kind, number, sizes, f"{str(parameter.dtype).removeprefix('torch.')} {shape}"
+
+
+def _constant(number: int, tensor: torch.Tensor) -> torch.Tensor:
+    _dtype(tensor.dtype, f"constant {number}")
+    _rank(tensor.dim(), f"constant {number}")
+    if tensor.device.type != "cpu":
+        raise GraphError(f"constant {number} is on {tensor.device}", expected="the CPU")
+    return tensor.detach()
 
 
 def _kernel(number: int, kernel: Kernel, library: Library | None) -> tuple[Any, ...]:

@@ -113,6 +113,9 @@ MAX_RANK = 8
 class Parameter:
     """An argument of the program.
 
+    A tensor arrives with the stride 1 in its innermost dimension, copied where it had another; the other strides are
+    the caller's, except that those of dimensions of size 1 are as in a contiguous tensor.
+
     Attributes:
         name: as in the model's call, e.g. "features.0".
         kind: "tensor", "int" or "object".

@@ -1,5 +1,8 @@
 """Poisoned surroundings and references in float64 for the kernels that look through a window."""
 
+import ctypes
+import mmap
+
 import numpy as np
 import torch
 
@@ -11,11 +14,23 @@ EDGE = 3  # pixels and channels around a buffer
 SENTINEL = np.float32(-12345.0)
 
 
+def guarded(values):
+    """A copy that ends where a page without access begins: reading past it ends the process."""
+    pages = -(-values.nbytes // mmap.PAGESIZE) + 1
+    memory = mmap.mmap(-1, pages * mmap.PAGESIZE)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    end = (pages - 1) * mmap.PAGESIZE
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(address + end), ctypes.c_size_t(mmap.PAGESIZE), 0) == 0
+    copy = np.frombuffer(memory, values.dtype, values.size, end - values.nbytes).reshape(values.shape)
+    copy[...] = values
+    return copy
+
+
 def image(rng, *shape, contiguous=False):
-    """Random float32 values, unless contiguous as a view in a larger array of NaN whose innermost stride is 1."""
+    """Random float32 values: contiguous and guarded, or a view in a larger array of NaN whose innermost stride is 1."""
     values = rng.standard_normal(shape).astype(np.float32)
     if contiguous:
-        return values
+        return guarded(values)
     around = np.full([size + 2 * EDGE for size in shape], np.nan, np.float32)
     view = around[tuple(slice(EDGE, EDGE + size) for size in shape)]
     view[...] = values
