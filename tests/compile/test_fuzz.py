@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 import taut
 from taut.codegen import build
-from taut.compile import _model
+from taut.compile import _generate
 from taut.compile._prepare import prepare
 from taut.compile._program import lower
 from taut.graph import Interpreter
@@ -66,7 +66,7 @@ def compare_compiled(cases: list[Case], patch: pytest.MonkeyPatch) -> None:
     recipes = {key: recipe for case in cases for key, recipe in lower(prepare(case.graph)).recipes().items()}
     built = build(recipes.values())
     assert not built.failed
-    patch.setattr(_model, "build", lambda *_, **__: built)
+    patch.setattr(_generate, "build", lambda *_, **__: built)
     for case in cases:
         reference = Interpreter(case.graph)
         compiled = taut.compile(case.graph)
