@@ -45,7 +45,7 @@ def _embedding(lowering: Lowering, node: Node) -> View | None:
             return None
         chosen = node.args[2]
     table, indices = lowering.tensor(node.args[0]), lowering.tensor(chosen)
-    if table.dtype != torch.float32 or indices.dtype not in (torch.int64, torch.int32) or table.rank != 2:
+    if table.dtype != torch.float32 or indices.dtype != torch.int64 or table.rank != 2:
         return None
     indices = lowering.contiguous(indices)
     flat = indices.reshape((product(indices.sizes),))
