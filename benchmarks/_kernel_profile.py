@@ -67,7 +67,9 @@ def print_profile(name: str, model: CompiledModel, inputs: tuple[Tensor, ...], m
     kernels, rest = profile_kernels(model, inputs)
     peak = measure_peaks(1)["fp32"]
     total = sum(kernel.seconds for kernel in kernels) + rest
-    print(f"{name}: {1e6 * total:.1f} us by instruction, {1e6 * rest:.1f} us outside kernels; peak {peak / 1e9:.0f} GFLOP/s")
+    print(
+        f"{name}: {1e6 * total:.1f} us by instruction, {1e6 * rest:.1f} us outside kernels; peak {peak / 1e9:.0f} GFLOP/s"
+    )
     for kernel in kernels[:most]:
         share = f"{100 * kernel.share(peak):5.1f} % of peak" if kernel.macs else "        -      "
         print(

@@ -111,7 +111,9 @@ def measure(case: str, rounds: int) -> list[dict[str, Any]]:
             f"{side} {statistics.median(row[side]):7.2f} s [{row[side][0]:.2f}, {row[side][-1]:.2f}]" for side in SIDES
         )
         stages = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in row["stages"][0].items())
-        print(f"{case:10s} {state}   {shown}   {row['ratio']:6.2f}x shorter   (first round of ours: {stages})", flush=True)
+        print(
+            f"{case:10s} {state}   {shown}   {row['ratio']:6.2f}x shorter   (first round of ours: {stages})", flush=True
+        )
     return rows
 
 

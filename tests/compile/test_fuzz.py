@@ -11,7 +11,6 @@ from typing import Any
 
 import hypothesis
 import pytest
-import torch
 from block_reference import run
 from fuzz_graphs import Case, differences, graphs
 from hypothesis import HealthCheck, Phase, given, settings
