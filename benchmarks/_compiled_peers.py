@@ -315,11 +315,11 @@ def versus_timed(
         "verdict": result.verdict,
         "pairs": result.pairs,
     }
-    high = "inf" if row["high"] is None else f"{row['high']:.3f}"
     mark = {"faster": "win", "slower": "LOSS"}.get(result.verdict, "no evidence")
+    interval = f"[{row['low']:.3f}, {_shown(row['high'])}]"
     print(
-        f"{case:20s} {ours.name:12s} {1e6 * row['our_seconds']:10.2f} us   {peer.name:30s}"
-        f" {1e6 * row['peer_seconds']:10.2f} us   {row['ratio']:7.3f}x [{row['low']:.3f}, {high}]: {mark}",
+        f"{case:20s} {ours.name:11s} {1e6 * row['our_seconds']:10.2f} us   {peer.name:30s}"
+        f" {1e6 * row['peer_seconds']:10.2f} us   {row['ratio']:7.3f}x {interval}: {mark}",
         flush=True,
     )
     return row
@@ -334,7 +334,13 @@ def print_best(rows: Sequence[dict[str, Any]]) -> None:
     """Of each case the peer that is fastest."""
     for case in dict.fromkeys(row["case"] for row in rows):
         best = min((row for row in rows if row["case"] == case), key=lambda row: row["peer_seconds"])
-        print(f"{case}: best peer {best['peer']}, ratio {best['ratio']:.3f} [{best['low']:.3f}, {best['high']}]")
+        print(
+            f"{case}: best peer {best['peer']}, ratio {best['ratio']:.3f} [{best['low']:.3f}, {_shown(best['high'])}]"
+        )
+
+
+def _shown(high: float | None) -> str:
+    return "inf" if high is None else f"{high:.3f}"
 
 
 def parse(doc: str | None, cases: Sequence[str]) -> argparse.Namespace:

@@ -1,9 +1,9 @@
 """Models whose inputs vary in length, one program for all lengths, one thread, against the runtimes of today.
 
 lstm: 300 -> 512 over T = 8, 27 and 64 steps; encoder: 256 wide, 4 layers, over T = 8, 32 and 128; minilm: the sentences
-of STS one a call, each of its own length, total time, each peer with that padding which serves it best. Outputs are
-compared with eager at three lengths before anything is timed. Then the encoder runs 100 lengths in random order, which
-must not build a kernel and must agree with eager.
+of STS one a call, each of its own length, microseconds a sentence over a pass through all, each peer with that padding
+which serves it best. Outputs are compared with eager at three lengths before anything is timed. Then the encoder runs
+100 lengths in random order, which must not build a kernel and must agree with eager.
 
     python -m benchmarks.dynamic_models [--quick] [--only CASE...] [--peers PEER...] [--json FILE]
 """
@@ -171,7 +171,8 @@ def measure_minilm(folder: Path, options: argparse.Namespace) -> list[dict[str, 
     mine = whole_pass(ours, batches, "taut")
     case = "minilm STS"
     options = argparse.Namespace(**vars(options) | {"budget": PASS_BUDGETS * options.budget})
-    return [peers_of.versus_timed(case, mine, best_padding(peer, batches), options) for peer in peers.values()]
+    rivals = [best_padding(peer, batches) for peer in peers.values()]
+    return [peers_of.versus_timed(case, mine, rival, options, units=len(batches)) for rival in rivals]
 
 
 CASES = {"lstm": measure_lstm, "encoder": measure_encoder, "minilm": measure_minilm}
