@@ -9,8 +9,7 @@ from fuzz_draft import Fact
 from fuzz_graphs import differences
 
 from taut.compile._program import lower
-from taut.graph import Builder, Dim, Graph, Interpreter, Ref, ScalarType, SymbolRange, TensorType
-from taut.graph._symbols import symbol
+from taut.graph import Builder, Dim, Graph, Interpreter, Ref, ScalarType, SymbolRange, TensorType, symbol
 
 S = symbol("s0")
 F32 = torch.float32
