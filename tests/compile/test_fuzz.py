@@ -93,7 +93,7 @@ def compare(case: Case, reference: Interpreter, *programs: Callable[..., list[An
 
 
 def test_compiled_graphs_mean_what_the_graph_means() -> None:
-    compare_compiled(sample(20, seed=random.randrange(2**32) if not os.environ.get("CI") else 0))
+    compare_compiled(sample(40, seed=random.randrange(2**32) if not os.environ.get("CI") else 0))
 
 
 @pytest.mark.slow
