@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from taut.compile._dims import plain, product
-from taut.compile._dims import free_symbols
+from taut.compile._dims import free_symbols, plain, product
 from taut.compile._pointwise import Expressions, Operand, Unsupported, Value
 from taut.graph import Argument, Dim, Graph, Node, Ref, TensorType, evaluate
 
