@@ -15,7 +15,7 @@ import hypothesis
 import pytest
 from block_reference import run
 from fuzz_graphs import Case, differences, graphs
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, note, settings
 
 import taut
 from taut.codegen import build
@@ -38,6 +38,7 @@ def flat(results: Any) -> list[Any]:
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 def test_lowered_blocks_mean_what_the_graph_means(case: Case) -> None:
+    note(repr(case))
     reference = Interpreter(case.graph)
     blocks = lower(prepare(case.graph)).blocks
     for seed, sizes in enumerate(case.sizes):
@@ -51,7 +52,12 @@ def sample(count: int, seed: int) -> list[Case]:
     found: list[Case] = []
 
     @hypothesis.seed(seed)
-    @settings(max_examples=count, phases=[Phase.generate], database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=count,
+        phases=[Phase.generate],
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
     @given(graphs())
     def collect(case: Case) -> None:
         found.append(case)
@@ -93,7 +99,7 @@ def compare(case: Case, reference: Interpreter, *programs: Callable[..., list[An
 
 
 def test_compiled_graphs_mean_what_the_graph_means() -> None:
-    compare_compiled(sample(20, seed=random.randrange(2**32) if not os.environ.get("CI") else 0))
+    compare_compiled(sample(40, seed=random.randrange(2**32) if not os.environ.get("CI") else 0))
 
 
 @pytest.mark.slow
