@@ -20,10 +20,10 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ from taut.stats._arms import TimedArm
 
 Inputs = tuple[Tensor, ...]
 Call = Callable[[], object]
-Built = tuple[dict[str, "Arm"], dict[str, str]]
+Made = TypeVar("Made")
 
 BOUND_INPUTS = 4  # of each shape; calls go round them
 SLOW_TO_BUILD = ("torch.compile", "AOTInductor")
@@ -199,7 +199,6 @@ def export_onnx(network: nn.Module, example: Inputs, dynamic: Any, path: Path, *
 
 def compiled_arm(network: nn.Module, example: Inputs, *, dynamic: bool, freezing: bool = False) -> Arm:
     """torch.compile; with `freezing` weights are constants that may be packed beforehand."""
-    torch._dynamo.reset()
     function = torch.compile(network, dynamic=dynamic or None, options={"freezing": True} if freezing else None)
     with torch.inference_mode():
         function(*example)
@@ -245,9 +244,11 @@ def tvm_arms(network: nn.Module, example: Inputs, dynamic: Any) -> dict[str, Arm
     return {"tvm": Arm("tvm", bind), "tvm native": Arm("tvm native", bind, block)}
 
 
-def collect(builders: dict[str, Callable[[], Arm | dict[str, Arm]]], options: argparse.Namespace) -> Built:
-    """The arms that can be built, and why others cannot."""
-    arms: dict[str, Arm] = {}
+def collect(
+    builders: Mapping[str, Callable[[], Made | dict[str, Made]]], options: argparse.Namespace
+) -> tuple[dict[str, Made], dict[str, str]]:
+    """The arms that can be built, and why others cannot; a builder may give several arms by name."""
+    arms: dict[str, Made] = {}
     absent: dict[str, str] = {}
     for name, build in builders.items():
         if options.quick and name.startswith(SLOW_TO_BUILD):
@@ -296,15 +297,17 @@ def versus(case: str, ours: Arm, peer: Arm, samples: Sequence[Inputs], options: 
     return versus_timed(case, ours.timed(samples), peer.timed(samples), options)
 
 
-def versus_timed(case: str, ours: TimedArm, peer: TimedArm, options: argparse.Namespace) -> dict[str, Any]:
-    """Time one pair and print its line."""
+def versus_timed(
+    case: str, ours: TimedArm, peer: TimedArm, options: argparse.Namespace, units: int = 1
+) -> dict[str, Any]:
+    """Time one pair and print its line; seconds are those of a call by the units of work in it."""
     result = compare(peer, ours, clock="thread_cpu", budget=options.budget)
     row = {
         "case": case,
         "ours": ours.name,
         "peer": peer.name,
-        "our_seconds": result.candidate_seconds,
-        "peer_seconds": result.baseline_seconds,
+        "our_seconds": result.candidate_seconds / units,
+        "peer_seconds": result.baseline_seconds / units,
         "ratio": result.ratio,
         "low": result.low,
         "high": result.high if result.has_interval else None,
@@ -354,6 +357,7 @@ def benchmark(options: argparse.Namespace) -> Iterator[tuple[dict[str, Any], Pat
     print(quiet)
     document: dict[str, Any] = {"fingerprint": fingerprint().to_dict(), "quietness": str(quiet), "rows": []}
     torch.set_num_threads(1)
+    torch._dynamo.config.recompile_limit = 64  # several networks share the code of nn.Sequential
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="torch|copyreg")
     with tempfile.TemporaryDirectory() as folder:

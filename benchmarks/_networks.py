@@ -85,6 +85,60 @@ class EncoderLayer(nn.Module):
         return self.output_norm(x + self.contract(functional.gelu(self.expand(x))))
 
 
+class InvertedResidual(nn.Module):
+    """MobileNetV2's block: expand, depthwise, project; a shortcut where sizes allow."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        hidden = channels_in * expansion
+        self.shortcut = stride == 1 and channels_in == channels_out
+        expand = [convolution(channels_in, hidden, 1), nn.ReLU6()] if expansion > 1 else []
+        depthwise = [convolution(hidden, hidden, 3, stride, groups=hidden), nn.ReLU6()]
+        self.layers = nn.Sequential(*expand, *depthwise, convolution(hidden, channels_out, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x) if self.shortcut else self.layers(x)
+
+
+class InceptionBlock(nn.Module):
+    """GoogLeNet's module 3a: (N, 192, 28, 28) to (N, 256, 28, 28)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Sequential(convolution(192, 64, 1), nn.ReLU())
+        self.three = nn.Sequential(convolution(192, 96, 1), nn.ReLU(), convolution(96, 128, 3), nn.ReLU())
+        self.five = nn.Sequential(convolution(192, 16, 1), nn.ReLU(), convolution(16, 32, 5), nn.ReLU())
+        self.pool = nn.Sequential(nn.MaxPool2d(3, 1, 1), convolution(192, 32, 1), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.one(x), self.three(x), self.five(x), self.pool(x)], 1)
+
+
+def convolution(channels_in: int, channels_out: int, size: int, stride: int = 1, groups: int = 1) -> nn.Module:
+    """A convolution that keeps the size of the image at stride 1, with its batch norm folded."""
+    return nn.Conv2d(channels_in, channels_out, size, stride, size // 2, groups=groups)
+
+
+def mobile_network() -> nn.Module:
+    """MobileNetV2 (Sandler et al., table 2), batch norm folded: (N, 3, 224, 224) to (N, 1000)."""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = [convolution(3, 32, 3, 2), nn.ReLU6()]
+    width = 32
+    # Expansion, channels, blocks, stride of the first.
+    table = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+    for expansion, channels, blocks, stride in table:
+        for block in range(blocks):
+            layers.append(InvertedResidual(width, channels, stride if block == 0 else 1, expansion))
+            width = channels
+    layers += [convolution(width, 1280, 1), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1280, 1000)]
+    return _frozen(nn.Sequential(*layers))
+
+
+def inception_block() -> nn.Module:
+    torch.manual_seed(0)
+    return _frozen(InceptionBlock())
+
+
 def recurrent_network() -> RecurrentNetwork:
     torch.manual_seed(0)
     return _frozen(RecurrentNetwork())

@@ -81,8 +81,13 @@ bool describe(const dlpack::Tensor& given, Tensor& tensor, std::string& problem)
 }
 
 bool is_dense(const Tensor& tensor) {
-    const bool inner = tensor.rank() == 0 || tensor.dims[0].extent <= 1 || tensor.dims[0].stride == 1;
-    return inner && reinterpret_cast<std::uintptr_t>(tensor.buffer.host) % traits(tensor.dtype).bytes == 0;
+    // Programs view their arguments as row-major tensors.
+    std::int64_t run = 1;
+    for (int i = 0; i < tensor.rank(); ++i) {
+        if (tensor.dims[i].extent > 1 && tensor.dims[i].stride != run) return false;
+        run *= tensor.dims[i].extent;
+    }
+    return reinterpret_cast<std::uintptr_t>(tensor.buffer.host) % traits(tensor.dtype).bytes == 0;
 }
 
 // What a torch tensor holds on to when it is made of the machine's memory.

@@ -26,7 +26,7 @@ void for_each_row(const Tensor& from, Tensor& to, int inner, const Function& fun
             target -= index[dim] * to.dims[dim].stride * bytes;
             index[dim] = 0;
         }
-        if (dim == rank) return;
+        if (dim >= rank) return;
     }
 }
 
@@ -81,7 +81,7 @@ void copy_elements(const Tensor& from, Tensor& to) {
     const std::int64_t bytes = traits(from.dtype).bytes;
     std::int64_t run = 1;
     int inner = dense_dimensions(from, to, run);
-    if (inner > 0) {
+    if (inner > 0 || from.rank() == 0) {
         const auto size = static_cast<std::size_t>(run * bytes);
         for_each_row(from, to, inner, [&](const std::uint8_t* source, std::uint8_t* target) {
             std::memmove(target, source, size);

@@ -76,6 +76,9 @@ def test_compile_then_inspect(run: Run, tmp_path: Path) -> None:
     code, out, err = run("inspect", "mine.taut", "--shape", "2x65x8", "--shape", "4")
     assert code == 3
     assert "65" in err
+    code, _, err = run("run", "mine.taut")
+    assert code == 5
+    assert "taut.compile.load" in err
     code, out, err = run("compile", "mine.py:model")
     assert code == 0, err
     assert "mine-2.taut" in out

@@ -14,9 +14,9 @@ T = torch.export.Dim("T", min=2, max=512)
 class Layers(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.wide = nn.Linear(48, 70)
-        self.narrow = nn.Linear(70, 24, bias=False)
-        self.last = nn.Linear(24, 16)
+        self.wide = nn.Linear(96, 130)
+        self.narrow = nn.Linear(130, 72, bias=False)
+        self.last = nn.Linear(72, 80)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.last(nn.functional.gelu(self.narrow(torch.relu(self.wide(x))))))
@@ -24,10 +24,10 @@ class Layers(nn.Module):
 
 @pytest.mark.parametrize("name", ["int8_linear", "w4a8_linear", "w4a4_linear"])
 def test_bits_are_those_of_the_graph(name: str) -> None:
-    graph = capture(Layers().eval(), (torch.randn(2, 8, 48),), dynamic_shapes=({1: T},))
+    graph = capture(Layers().eval(), (torch.randn(2, 8, 96),), dynamic_shapes=({1: T},))
     quantised = get_pass(name).apply(graph).graph
     compiled = compile_model(quantised)
     assert not compiled.report.fallbacks
     for length in (2, 3, 40):
-        x = torch.randn(2, length, 48)
+        x = torch.randn(2, length, 96)
         assert torch.equal(compiled(x), Interpreter(quantised)(x))

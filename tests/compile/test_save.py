@@ -76,6 +76,25 @@ def test_a_program_comes_back(compiled: CompiledModel, folder: Path) -> None:
         loaded(ids)
 
 
+class Branch(torch.nn.Module):
+    """Sorts positive sums, which runs on ATen in a function of its own."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cond(x.sum() > 0, lambda x: torch.sort(x, 1)[0], lambda x: -x, (x,))
+
+
+def test_functions_of_branches_come_back(tmp_path: Path, peaks: Peaks) -> None:
+    x = torch.arange(12.0).reshape(3, 4).flip(1)
+    model = compile_model(Branch(), (x,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+    loaded = load(save(model, tmp_path / "branch.taut"))
+    assert torch.equal(loaded(x), x.flip(1))
+    assert torch.equal(loaded(-x), x)
+    found = inspect_program(loaded, [x], peaks)
+    calls = {step.function: step.calls for step in found.steps if step.function != "main"}
+    assert sorted(calls.values()) == [0, 1]
+    assert [step.shapes[-1] for step in found.steps if step.kind == "aten"] == [(3, 4)]
+
+
 def test_it_holds_no_machine_code(folder: Path) -> None:
     assert b"\x7fELF" not in b"".join(path.read_bytes() for path in folder.iterdir())
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
-from runtime import leaves, run, session
+from onnx_runs import leaves, run, session
 
 from architectures import captured, example
 from taut.errors import ArgumentError, MissingExtraError, StorageError

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from runtime import both, one_operator
+from onnx_runs import both, one_operator
 from torch import Tensor
 
 from taut.errors import ExportError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from runtime import leaves, operations, run, session
+from onnx_runs import leaves, operations, run, session
 
 from architectures import captured, example
 from taut.export import export_onnx

@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
-from runtime import both, one_operator, operations
+from onnx_runs import both, one_operator, operations
 from torch import Tensor
 
 from taut.errors import ExportError

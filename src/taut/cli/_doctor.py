@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _PURPOSES = {
     "demo": "the embedded example (taut optimize without MODEL)",
+    "compile": "compiled programs (taut compile, and as a technique of taut optimize)",
     "bench": "benchmarks and the examples on real models",
     "docs": "building the documentation",
     "dev": "tests and checks of taut itself",

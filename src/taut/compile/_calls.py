@@ -47,7 +47,8 @@ def lower_fallback(lowering: Lowering, node: Node) -> None:
         module_path=node.module_path,
         source=node.source,
     )
-    symbols |= {name: limits for name, limits in lowering.graph.symbols.items() if name not in symbols}
+    ranges = dict.fromkeys(_free_symbols(node), SymbolRange(0, None)) | dict(lowering.graph.symbols)
+    symbols |= {name: limits for name, limits in ranges.items() if name not in symbols}
     graph = builder.finish(tuple(Ref(ref.node, index) for index in range(len(node.outputs))), symbols=symbols)
     outputs, binds = _results(lowering, node)
     lowering.emit(FallbackStep(graph, tuple(inputs), outputs, binds, lowering.label))
@@ -106,8 +107,13 @@ def _unbound_symbols(lowering: Lowering, node: Node) -> tuple[str, ...]:
 
 def _symbols(region: Graph) -> set[str]:
     """The symbols in the sizes of a region's values."""
-    found = {name for node in region.nodes for inner in node.regions for name in _symbols(inner)}
-    for kind in (kind for node in region.nodes for kind in node.outputs):
+    return {name for node in region.nodes for name in _free_symbols(node)}
+
+
+def _free_symbols(node: Node) -> set[str]:
+    """The symbols in the sizes of a node's values, those of its regions included."""
+    found = {name for inner in node.regions for name in _symbols(inner)}
+    for kind in node.outputs:
         sizes = kind.shape if isinstance(kind, TensorType) else (kind.expression,)
         found |= {str(free) for size in sizes if isinstance(size, sympy.Basic) for free in size.free_symbols}
     return found

@@ -16,6 +16,7 @@ from taut.compile._calls import lower_control_flow, lower_fallback
 from taut.compile._dims import free_symbols, plain, product
 from taut.compile._fusion import fuse, iteration_sizes
 from taut.compile._grouped import Grouped, group
+from taut.compile._joins import plan_joins
 from taut.compile._kernel_operands import align, broadcast_to_one, memory_order, merge, operand
 from taut.compile._layout_ops import is_layout, is_reshape, number, regroup, view_results
 from taut.compile._pointwise import DTYPES, Expressions, Value, expression
@@ -69,6 +70,9 @@ class Lowering:
         self.anchors = anchors
         self.fusion = fuse(graph, frozenset(anchors), avoided)
         self.avoided = avoided
+        ends = {chain[-1]: anchor for anchor, chain in self.fusion.chains.items()}
+        alone = {anchor: anchor for anchor in anchors if anchor not in self.fusion.chains}
+        self.joins = plan_joins(graph, lambda node: ends.get(node, alone.get(node)))
         self.given = given
 
     def run(self) -> Block:
@@ -203,7 +207,11 @@ class Lowering:
 
     def copy(self, view: View, order: object) -> View:
         """A copy whose memory has the dimensions in that order."""
-        axes = list(order)  # pyright: ignore
+        axes = tuple(order)  # pyright: ignore
+        key = (view.buffer, view.sizes, view.strides, view.offset, axes)
+        return self.memo(key, lambda: self._copied(view, axes))
+
+    def _copied(self, view: View, axes: tuple[int, ...]) -> View:
         source = view.permute(axes)
         target = contiguous(self.new(view.dtype, product(view.sizes)), source.sizes)
         if view.dtype in DTYPES:
@@ -369,8 +377,7 @@ class Lowering:
                 break
             current, entry = following
             last = step
-        buffer = self.new(last.type.dtype, product(anchor.sizes))
-        target = contiguous(buffer, anchor.sizes)
+        target, value = self._place(last, anchor, current)
         made.cast_last(Value(entry, last.type.dtype), last.type.dtype)
         read = [broadcast_to_one(view) for view in extras]
         recipe = anchor.recipe([operand(view) for view in read], operand(target), tuple(made.entries))
@@ -378,13 +385,35 @@ class Lowering:
         others = range(len(anchor.inputs), len(anchor.inputs) + len(read)) if anchor.in_place else ()
         step = KernelStep(recipe, (*anchor.inputs, *read), (target,), self._label, nodes, tuple(others))
         self.emit(step)
-        self._put(Ref(last.id), _moved(current, buffer))
+        self._put(Ref(last.id), value)
         for member in rest:
             step = self.graph.nodes[member]
             if is_layout(step):
                 self.layout(step)
             else:
                 self.map(step, (member,))
+
+    def _place(self, last: Node, anchor: Anchor, current: View | Grouped) -> tuple[View, View | Grouped]:
+        """What a kernel writes, and the value of the last node of its chain there."""
+        join = self.joins.get(Ref(last.id))
+        if join is None:
+            buffer = self.new(last.type.dtype, product(anchor.sizes))
+            return contiguous(buffer, anchor.sizes), _moved(current, buffer)
+        *pixels, channels = anchor.sizes
+        whole = self.joined(join.node)
+        rows = whole.permute((0, 2, 3, 1)).reshape((*pixels, join.channels))
+        assert rows is not None
+        return rows.narrow(3, join.start, channels), whole.narrow(1, join.start, channels)
+
+    def joined(self, node: int) -> View:
+        """The memory of a concatenation of channels of images, as (N, C, H, W) with the channels next to each other."""
+
+        def make() -> View:
+            batch, channels, height, width = (plain(size) for size in self.graph.nodes[node].type.shape)
+            sizes = (batch, height, width, channels)
+            return contiguous(self.new(self.graph.nodes[node].type.dtype, product(sizes)), sizes).permute((0, 3, 1, 2))
+
+        return self.memo(("joined", node), make)
 
     def _epilogue(
         self,

@@ -12,6 +12,7 @@ from taut.compile._attention import lower_attention
 from taut.compile._block import CopyStep, ItemStep, KernelStep
 from taut.compile._constants import scalar_constant
 from taut.compile._dims import free_symbols, plain, product
+from taut.compile._kernel_operands import memory_order
 from taut.compile._layout_ops import number
 from taut.compile._views import View, contiguous
 from taut.graph import Node, Ref, ScalarType, evaluate
@@ -44,7 +45,7 @@ def _embedding(lowering: Lowering, node: Node) -> View | None:
             return None
         chosen = node.args[2]
     table, indices = lowering.tensor(node.args[0]), lowering.tensor(chosen)
-    if table.dtype != torch.float32 or indices.dtype not in (torch.int64, torch.int32) or table.rank != 2:
+    if table.dtype != torch.float32 or indices.dtype != torch.int64 or table.rank != 2:
         return None
     indices = lowering.contiguous(indices)
     flat = indices.reshape((product(indices.sizes),))
@@ -101,11 +102,18 @@ def _concatenate(lowering: Lowering, node: Node) -> View | None:
     if any(view.dtype != node.type.dtype or view.rank != rank for view in views):
         return None
     sizes = tuple(plain(size) for size in node.type.shape)
-    whole = contiguous(lowering.new(node.type.dtype, product(sizes)), sizes)
+    placed = {part for part, join in lowering.joins.items() if join.node == node.id}
+    if placed:
+        whole = lowering.joined(node.id)
+    else:
+        order = memory_order(views[0], lowering.hint)
+        memory = contiguous(lowering.new(node.type.dtype, product(sizes)), [sizes[place] for place in order])
+        whole = memory.permute([order.index(place) for place in range(rank)])
     start = 0
-    for view in views:
+    for part, view in zip(parts, views, strict=True):
         target = whole.narrow(axis, start, view.sizes[axis])
-        lowering.emit(CopyStep(view, target, lowering.label))
+        if part not in placed or view.buffer is not whole.buffer:
+            lowering.emit(CopyStep(view, target, lowering.label))
         start = plain(start + view.sizes[axis])
     return whole
 

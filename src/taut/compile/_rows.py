@@ -28,6 +28,8 @@ def is_row(graph: Graph, node: Node) -> bool:
         return False
     if node.type.dtype != torch.float32 or not row_dimensions(graph, node):
         return False
+    if any(size == 0 for size in kinds[0].shape if isinstance(kinds[0], TensorType)):
+        return False
     try:
         row_expression(graph, node, Expressions(), lambda _: Value(0, torch.float32))
     except Unsupported:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 
-from taut.graph import Graph, ScalarType, TensorType, evaluate
+from taut.errors import TautError
+from taut.graph import Graph, Interpreter
 from taut.runtime import DTYPES, Instruction, Opcode, Program, ShapeCode
 
 _ALIGNMENT = 64
@@ -325,22 +327,20 @@ def _viewed(base: Seen | None, sizes: Sequence[int | None], strides: Sequence[in
 
 
 def _outputs(graph: Graph, given: Sequence[Seen | int | None]) -> list[Seen | int | None]:
-    """What a fallback returns, by the types of its graph."""
-    sizes: dict[str, int] = {}
-    for node, value in zip(graph.inputs, given, strict=True):
-        kind = graph.nodes[node].outputs[0]
-        if isinstance(kind, TensorType) and isinstance(value, Seen) and value.sizes is not None:
-            known = zip(map(str, kind.shape), value.sizes, strict=False)
-            sizes |= {name: size for name, size in known if not name.isdigit()}
-        elif isinstance(kind, ScalarType) and isinstance(value, int):
-            sizes[str(kind.expression)] = value
-    found: list[Seen | int | None] = []
-    for ref in graph.output_refs:
-        kind = graph.value_type(ref)
-        if not isinstance(kind, TensorType):
-            found.append(None)
-            continue
-        free = {str(symbol) for size in kind.shape if not isinstance(size, int) for symbol in size.free_symbols}
-        known = tuple(evaluate(size, sizes) for size in kind.shape) if free <= sizes.keys() else None
-        found.append(_contiguous(known, kind.dtype, "storage"))
-    return found
+    """What a fallback returns: ATen's own rules tell, on tensors without content, unless sizes depend on data."""
+    inputs: list[Any] = []
+    for value in given:
+        if isinstance(value, Seen) and value.sizes is not None:
+            inputs.append(torch.empty(value.sizes, dtype=value.dtype, device="meta"))
+        elif isinstance(value, int):
+            inputs.append(value)
+        else:
+            return [None] * len(graph.output_refs)
+    try:
+        made = Interpreter(dataclasses.replace(graph, outputs=graph.output_refs))(*inputs)
+    except (RuntimeError, NotImplementedError, TypeError, ValueError, TautError):
+        return [None] * len(graph.output_refs)
+    return [
+        _contiguous(tuple(value.shape), value.dtype, "storage") if isinstance(value, torch.Tensor) else None
+        for value in made
+    ]

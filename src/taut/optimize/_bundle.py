@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from taut._files import check_new_folder, write_folder
+from taut.compile import is_program
 from taut.errors import ArtefactError, TamperedError, TruncatedError, VersionError
 from taut.graph import Graph, load_graph, save_graph
 from taut.optimize._encoded import check_encoded
@@ -116,7 +117,8 @@ def _read_manifest(path: Path) -> dict[str, tuple[int, str]]:
     if not path.is_dir():
         raise ArtefactError(f"{path}: no such bundle", expected="a folder written by taut optimize")
     if not file.is_file():
-        raise ArtefactError(f"{path}: has no {_MANIFEST}", expected="a folder written by taut optimize")
+        compiled = "load it with taut.compile.load, or look at it with taut inspect" if is_program(path) else None
+        raise ArtefactError(f"{path}: has no {_MANIFEST}", expected="a folder written by taut optimize", fix=compiled)
     if file.stat().st_size > _LARGEST_MANIFEST:
         raise ArtefactError(f"{file}: larger than {_LARGEST_MANIFEST} bytes", fix=_FIX)
     try:
