@@ -4,6 +4,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <chrono>
 #include <memory>
 #include <mutex>
@@ -13,6 +14,7 @@
 #include "vm/kernels/prebuilt.h"
 #include "vm/library.h"
 #include "vm/machine.h"
+#include "vm/pool.h"
 
 namespace nb = nanobind;
 
@@ -181,8 +183,9 @@ class PythonHost final : public Host {
 class Session {
    public:
     Session(std::shared_ptr<Executable> executable, std::int64_t memory, std::int64_t depth, std::int64_t steps,
-            bool poison)
-        : executable_(std::move(executable)), limits_{static_cast<std::size_t>(memory), depth, steps, poison} {}
+            bool poison, unsigned workers)
+        : executable_(std::move(executable)),
+          limits_{static_cast<std::size_t>(memory), depth, steps, poison, std::min(workers, usable_cpus())} {}
 
     nb::list call(nb::args arguments) {
         Lease lease(*this);
@@ -191,20 +194,27 @@ class Session {
         return lease.results();
     }
 
-    nb::list profile(nb::args arguments) {
+    // Entries by instruction, and spans from the start of the call on.
+    nb::tuple profile(nb::args arguments) {
         Lease lease(*this);
         lease.bind(arguments);
         Profile profile;
-        for (const Function& function : program().functions) profile.emplace_back(function.instructions.size());
+        for (const Function& function : program().functions) profile.entries.emplace_back(function.instructions.size());
+        const std::int64_t start = now();
         lease.run(&profile);
-        nb::list out;
-        for (std::size_t function = 0; function < profile.size(); ++function) {
-            for (std::size_t pc = 0; pc < profile[function].size(); ++pc) {
-                const ProfileEntry& entry = profile[function][pc];
-                if (entry.calls > 0) out.append(nb::make_tuple(function, pc, entry.calls, entry.nanoseconds));
+        nb::list entries;
+        for (std::size_t function = 0; function < profile.entries.size(); ++function) {
+            for (std::size_t pc = 0; pc < profile.entries[function].size(); ++pc) {
+                const ProfileEntry& entry = profile.entries[function][pc];
+                if (entry.calls > 0) entries.append(nb::make_tuple(function, pc, entry.calls, entry.nanoseconds));
             }
         }
-        return out;
+        nb::list spans;
+        for (const Span& span : profile.spans) {
+            spans.append(nb::make_tuple(span.worker, span.function, span.instruction, span.begin - start,
+                                        span.end - start));
+        }
+        return nb::make_tuple(entries, spans);
     }
 
     double time(std::int64_t repeats, nb::args arguments) {
@@ -300,9 +310,9 @@ NB_MODULE(_vm, module) {
     module.def("load", &taut::vm::load, nb::arg("functions"), nb::arg("parameters"), nb::arg("constants"),
                nb::arg("kernels"), nb::arg("fallbacks"), nb::arg("messages"), nb::arg("fallback"));
     nb::class_<Session>(module, "Session")
-        .def(nb::init<std::shared_ptr<Executable>, std::int64_t, std::int64_t, std::int64_t, bool>(),
+        .def(nb::init<std::shared_ptr<Executable>, std::int64_t, std::int64_t, std::int64_t, bool, unsigned>(),
              nb::arg("executable"), nb::arg("memory_limit"), nb::arg("recursion_limit"), nb::arg("step_limit"),
-             nb::arg("poison"))
+             nb::arg("poison"), nb::arg("workers"))
         .def("__call__", &Session::call)
         .def("profile", &Session::profile)
         .def("time", &Session::time);

@@ -12,17 +12,20 @@ constexpr std::int64_t maximal_list = 1 << 16;
 constexpr std::size_t maximal_instructions = 1 << 22;
 constexpr std::size_t maximal_shape_steps = 1 << 24;
 constexpr std::size_t maximal_operands = 64;
+constexpr std::int64_t maximal_workers = 256;
+constexpr std::size_t maximal_task_edges = 1 << 22;  // of all regions
 
 constexpr const char* names[opcode_count] = {
     "SHAPE", "ARENA", "ALLOC", "NEW",  "CONSTANT", "VIEW",   "KERNEL", "FALLBACK", "BIND", "ITEM",
     "LOAD",  "STORE", "CHECK", "JUMP", "BRANCH",   "CALL",   "RETURN", "MOVE",     "CLEAR", "MAKE",
     "FIELD", "TAG",   "LENGTH", "APPEND", "COPY",  "TRANSFER", "PLACE", "FILL",
+    "PARALLEL",
 };
 
 // Reads the words of one instruction.
 class Reader {
    public:
-    Reader(const Program& program, const std::vector<RawFunction>& all, std::size_t function, Function& out,
+    Reader(Program& program, const std::vector<RawFunction>& all, std::size_t function, Function& out,
            std::size_t& shape_steps)
         : program_(program), all_(all), raw_(all[function]), out_(out), shape_steps_(shape_steps) {}
 
@@ -127,6 +130,7 @@ class Reader {
                 made.rank = static_cast<std::uint8_t>(next(device_count, "device"));
                 check_placed(pc, made.a);
                 break;
+            case Opcode::parallel: read_region(made); break;
         }
         if (next_ != words_->size()) refuse("has " + std::to_string(words_->size()) + " words", std::to_string(next_));
         return made;
@@ -205,6 +209,32 @@ class Reader {
         out_.shapes.push_back(std::move(steps));
         made.steps = out_.shapes.back().data();
     }
+    void read_region(Instruction& made) {
+        Region& region = out_.regions.emplace_back();
+        region.number = program_.regions++;
+        const auto all = static_cast<std::int64_t>(raw_.instructions.size());
+        const std::uint32_t count = next(all, "task");
+        auto at = static_cast<std::uint32_t>(pc_ + 1);
+        for (std::uint32_t number = 0; number < count; ++number) {
+            const std::uint32_t length = next(all - at + 1, "instruction");
+            const std::uint32_t worker = next(maximal_workers, "worker");
+            const std::uint32_t before = next(number + 1, "task");
+            region.tasks.push_back({at, at + length, worker, before, {}});
+            for (std::uint32_t i = 0; i < before; ++i) region.tasks[next(number, "task")].successors.push_back(number);
+            if ((program_.task_edges += before) > maximal_task_edges) refuse("is one of too many with many tasks");
+            region.workers = std::max(region.workers, worker + 1);
+            for (const std::uint32_t end = at + length; at < end; ++at) check_member(at);
+        }
+        region.end = at;
+        made.region = &region;
+    }
+    // Members only read registers, so that they may run in any order that the tasks allow.
+    void check_member(std::size_t pc) const {
+        const std::vector<std::int64_t>& words = raw_.instructions[pc];
+        const bool fits = !words.empty() && (words[0] == static_cast<std::int64_t>(Opcode::kernel) ||
+                                             words[0] == static_cast<std::int64_t>(Opcode::copy));
+        if (!fits) refuse("has instruction " + std::to_string(pc) + " in a task", "KERNEL or COPY");
+    }
     void check_placed(std::size_t pc, std::uint32_t placed) const {
         const Instruction* before = pc == 0 ? nullptr : &out_.instructions[pc - 1];
         const bool made = before != nullptr && before->a == placed &&
@@ -212,7 +242,7 @@ class Reader {
         if (!made) refuse("does not follow the ALLOC or NEW of its register");
     }
 
-    const Program& program_;
+    Program& program_;
     const std::vector<RawFunction>& all_;
     const RawFunction& raw_;
     Function& out_;

@@ -1,7 +1,6 @@
 // The instructions.
 #include <cstring>
 
-#include "vm/kernel_message.h"
 #include "vm/machine.h"
 
 namespace taut::vm {
@@ -27,14 +26,6 @@ bool has_item(const Tensor& tensor) {
     return tensor.elements() == 1 && tensor.dtype >= DType::int64 && tensor.device == 0;
 }
 
-bool same_shape(const Tensor& a, const Tensor& b) {
-    if (a.rank() != b.rank() || a.dtype != b.dtype || a.device != b.device) return false;
-    for (int i = 0; i < a.rank(); ++i) {
-        if (a.dims[i].extent != b.dims[i].extent) return false;
-    }
-    return true;
-}
-
 }  // namespace
 
 template <bool profiled>
@@ -48,6 +39,9 @@ bool Machine::execute(Host& host, Error& error, Profile* profile) {
     std::size_t bytes = 0;
     std::int64_t started = 0;
     ProfileEntry* entry = nullptr;
+    std::uint32_t function = 0;
+    std::uint32_t pc = 0;
+    bool works = false;
 
     const auto fail = [&] {
         locate(error, *frame, *instruction);
@@ -75,9 +69,15 @@ bool Machine::execute(Host& host, Error& error, Profile* profile) {
     while (true) {
         if constexpr (profiled) {
             const std::int64_t time = now();
-            if (entry != nullptr) entry->nanoseconds += time - started;
-            const auto function = static_cast<std::size_t>(frame->function - program_.functions.data());
-            entry = &(*profile)[function][static_cast<std::size_t>(instruction - frame->function->instructions.data())];
+            if (entry != nullptr) {
+                entry->nanoseconds += time - started;
+                if (works) profile->spans.push_back({0, function, pc, started, time});
+            }
+            function = static_cast<std::uint32_t>(frame->function - program_.functions.data());
+            pc = static_cast<std::uint32_t>(instruction - frame->function->instructions.data());
+            works = instruction->opcode == Opcode::kernel || instruction->opcode == Opcode::copy ||
+                    instruction->opcode == Opcode::fallback;
+            entry = &profile->entries[function][pc];
             ++entry->calls;
             started = now();
         }
@@ -167,28 +167,9 @@ bool Machine::execute(Host& host, Error& error, Profile* profile) {
                 }
                 break;
             }
-            case Opcode::kernel: {
-                const Kernel& kernel = *now_at.kernel;
-                void* arguments[64];
-                const std::uint8_t device = now_at.n > 0 ? registers[now_at.list[0]].tensor.device : 0;
-                for (std::uint32_t i = 0; i < now_at.n; ++i) {
-                    Register& reg = registers[now_at.list[i]];
-                    const OperandType& type = kernel.operands[i];
-                    if (reg.kind != Kind::tensor || reg.tensor.dtype != type.dtype || reg.tensor.rank() != type.rank ||
-                        (type.written && reg.read_only) || reg.tensor.device != device) [[unlikely]] {
-                        refuse_operand(now_at, i, registers, error);
-                        return fail();
-                    }
-                    arguments[i] = &reg.tensor.buffer;
-                }
-                if (const int code = kernel.function(arguments); code != 0) [[unlikely]] {
-                    std::string said = take_kernel_error();
-                    if (said.empty()) said = "error " + std::to_string(code);
-                    error.set(Fault::kernel, "kernel " + kernel.name + " failed: " + said);
-                    return fail();
-                }
+            case Opcode::kernel:
+                if (!run_kernel(now_at, registers, error)) return fail();
                 break;
-            }
             case Opcode::fallback: {
                 std::vector<Register*> operands;
                 for (std::uint32_t i = 0; i < now_at.n + now_at.m; ++i) operands.push_back(&registers[now_at.list[i]]);
@@ -349,19 +330,9 @@ bool Machine::execute(Host& host, Error& error, Profile* profile) {
                 registers[a].set_object(made);
                 break;
             }
-            case Opcode::copy: {
-                Register& to = registers[a];
-                const Register& from = registers[b];
-                if (to.kind != Kind::tensor) return kind_error(a, "a tensor");
-                if (from.kind != Kind::tensor) return kind_error(b, "a tensor");
-                if (to.read_only) return program_error("register " + std::to_string(a) + " may not be written");
-                if (!same_shape(to.tensor, from.tensor)) {
-                    return program_error("copies " + from.tensor.text() + " to " + to.tensor.text(),
-                                         "equal dtypes, shapes and devices");
-                }
-                copy_elements(from.tensor, to.tensor);
+            case Opcode::copy:
+                if (!run_copy(now_at, registers, error)) return fail();
                 break;
-            }
             case Opcode::transfer: {
                 if (registers[b].kind != Kind::tensor) return kind_error(b, "a tensor");
                 Register made;
@@ -384,6 +355,16 @@ bool Machine::execute(Host& host, Error& error, Profile* profile) {
                 fill_elements(reg.tensor, static_cast<double>(slots[b]), slots[b]);
                 break;
             }
+            case Opcode::parallel:
+                if (limits_.workers > 1 && now_at.region->workers > 1) {
+                    const Outcome outcome = run_region(*now_at.region, error, profile);
+                    if (outcome == Outcome::failed) return false;
+                    if (outcome == Outcome::done) {
+                        instruction = frame->function->instructions.data() + now_at.region->end;
+                        continue;
+                    }
+                }
+                break;
         }
         ++instruction;
     }

@@ -3,7 +3,6 @@
 #include <cstring>
 #include <new>
 
-
 namespace taut::vm {
 namespace {
 
@@ -11,6 +10,13 @@ constexpr std::int64_t steps_between_clock_reads = 256;
 constexpr std::int64_t nanoseconds_between_polls = 20'000'000;
 
 }  // namespace
+
+Machine::~Machine() {
+    clear();
+    for (Job* job : jobs_) {
+        if (job != nullptr) job->release();
+    }
+}
 
 bool Machine::out_of_memory(Error& error) const {
     return error.set(Fault::memory, "memory is exhausted, or the limit of " + std::to_string(limits_.memory) + " bytes",

@@ -1,10 +1,12 @@
 // Runs a program. One machine runs one call at a time and keeps its memory for the next.
 #pragma once
 
-#include <chrono>
 #include <cstdint>
+#include <mutex>
 #include <vector>
 
+#include "vm/clock.h"
+#include "vm/job.h"
 #include "vm/program.h"
 
 namespace taut::vm {
@@ -25,29 +27,37 @@ struct Limits {
     std::int64_t depth;   // nested calls
     std::int64_t steps;   // jumps and calls
     bool poison = false;  // fills new memory with ones, a NaN in every float format
+    unsigned workers = 1;  // threads of a call, with the caller's
 };
 
 struct ProfileEntry {
     std::int64_t calls = 0;
     std::int64_t nanoseconds = 0;
 };
-// For each function, each instruction.
-using Profile = std::vector<std::vector<ProfileEntry>>;
-
-inline std::int64_t now() {
-    return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
-        .count();
-}
+// One run of an instruction by a worker.
+struct Span {
+    unsigned worker;
+    std::uint32_t function;
+    std::uint32_t instruction;
+    std::int64_t begin;  // as `now`
+    std::int64_t end;
+};
+struct Profile {
+    std::vector<std::vector<ProfileEntry>> entries;  // for each function, each instruction
+    std::mutex mutex;                                // of the spans
+    std::vector<Span> spans;                         // of kernels, copies and fallbacks
+};
 
 class Machine {
    public:
     Machine(const Program& program, const Limits& limits) : program_(program), limits_(limits) {
         results_.resize(program.functions[0].results);
         inputs_.resize(program.functions[0].parameters);
+        jobs_.resize(program.regions);
     }
     Machine(const Machine&) = delete;
     Machine& operator=(const Machine&) = delete;
-    ~Machine() { clear(); }
+    ~Machine();
 
     // Registers for the arguments, to be filled before a call; they stay until `clear`.
     std::vector<Register>& inputs() { return inputs_; }
@@ -58,6 +68,7 @@ class Machine {
     void clear();
 
    private:
+    class Members;
     struct Frame {
         const Function* function;
         const Instruction* next;
@@ -70,6 +81,11 @@ class Machine {
 
     template <bool profiled>
     bool execute(Host& host, Error& error, Profile* profile);
+    enum class Outcome { done, failed, busy };
+    // Runs the tasks of a region on several threads, unless another call has them.
+    Outcome run_region(const Region& region, Error& error, Profile* profile);
+    bool run_kernel(const Instruction& instruction, Register* registers, Error& error) const;
+    bool run_copy(const Instruction& instruction, Register* registers, Error& error) const;
     bool enter(const Function& function, Error& error);
     void leave();
     bool refill(Host& host, Error& error);
@@ -85,6 +101,7 @@ class Machine {
     std::vector<Frame> frames_;
     std::vector<Register> inputs_;
     std::vector<Register> results_;
+    std::vector<Job*> jobs_;  // by region, once it has run
     std::int64_t budget_ = 0;
     std::int64_t steps_left_ = 0;
     std::int64_t next_poll_ = 0;

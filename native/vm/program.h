@@ -17,12 +17,28 @@ namespace taut::vm {
 // As taut.runtime.Opcode, which describes them.
 enum class Opcode : std::uint8_t {
     shape, arena, alloc, new_, constant, view, kernel, fallback, bind, item, load, store, check, jump, branch, call,
-    return_, move, clear, make, field, tag, length, append, copy, transfer, place, fill,
+    return_, move, clear, make, field, tag, length, append, copy, transfer, place, fill, parallel,
 };
-inline constexpr int opcode_count = 28;
+inline constexpr int opcode_count = 29;
 inline constexpr int device_count = 2;
 
 struct Kernel;
+
+// Instructions that several workers run at once, in runs that follow each other in the code. The order of the code is one
+// of the orders that the tasks allow.
+struct Region {
+    struct Task {
+        std::uint32_t begin;  // instructions
+        std::uint32_t end;
+        std::uint32_t worker;
+        std::uint32_t waits_for = 0;  // how many tasks come before
+        std::vector<std::uint32_t> successors;
+    };
+    std::vector<Task> tasks;
+    std::uint32_t workers = 1;
+    std::uint32_t end = 0;     // the instruction after the last task
+    std::uint32_t number = 0;  // in the program
+};
 
 // The meaning of a, b and c follows the words of the opcode; `list` has n, then m entries.
 struct Instruction {
@@ -38,6 +54,7 @@ struct Instruction {
     const std::uint32_t* list = nullptr;
     const ShapeStep* steps = nullptr;
     const Kernel* kernel = nullptr;
+    const Region* region = nullptr;
 };
 
 struct OperandType {
@@ -62,6 +79,7 @@ struct Function {
     std::vector<std::string> labels;
     std::deque<std::vector<std::uint32_t>> lists;
     std::deque<std::vector<ShapeStep>> shapes;
+    std::deque<Region> regions;
 };
 
 struct Fallback {
@@ -86,6 +104,8 @@ struct Program {
     std::vector<Kernel> kernels;
     std::vector<Fallback> fallbacks;
     std::vector<std::string> messages;
+    std::uint32_t regions = 0;
+    std::size_t task_edges = 0;
 };
 
 // A function as it stands in a file.

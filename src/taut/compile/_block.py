@@ -124,6 +124,44 @@ class Block:
     values: dict[Ref, View] = dataclasses.field(default_factory=dict)
 
 
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Neighbouring steps that one worker runs in order.
+
+    Attributes:
+        steps: how many.
+        worker: who should run them.
+        after: numbers of earlier tasks of the region that must be done before.
+    """
+
+    steps: int
+    worker: int
+    after: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Region:
+    """Kernels and copies of a block that several workers run.
+
+    Attributes:
+        start: the first step.
+        tasks: all steps from there on, in order.
+    """
+
+    start: int
+    tasks: tuple[Task, ...]
+
+    @property
+    def end(self) -> int:
+        """The step after the last."""
+        return self.start + sum(task.steps for task in self.tasks)
+
+
+def views_of(step: KernelStep | CopyStep) -> tuple[View, ...]:
+    """What a step reads, then what it writes."""
+    return (*step.inputs, *step.outputs) if isinstance(step, KernelStep) else (step.source, step.target)
+
+
 def buffers_of(step: Step) -> tuple[list[Buffer], list[Buffer]]:
     """The buffers that a step reads and writes."""
     match step:

@@ -17,8 +17,10 @@ from taut.compile._block import (
     FallbackStep,
     ItemStep,
     KernelStep,
+    Region,
     Step,
     buffers_of,
+    views_of,
 )
 from taut.compile._checks import EntryCheck, EntrySize
 from taut.compile._dims import product, same
@@ -80,10 +82,16 @@ class Emitter:
         block: its code.
         plan: its memory.
         tables: shared with the other functions.
+        regions: steps that run on several workers.
+
+    Attributes:
+        instructions: the number of the last instruction of each step, once the function is made.
     """
 
-    def __init__(self, block: Block, plan: MemoryPlan, tables: Tables) -> None:
+    def __init__(self, block: Block, plan: MemoryPlan, tables: Tables, regions: Sequence[Region] = ()) -> None:
         self.block = block
+        self.regions = {region.start: region for region in regions}
+        self.instructions: list[int] = []
         self.plan = plan
         self.tables = tables
         self.sizes = Sizes()
@@ -118,10 +126,19 @@ class Emitter:
         """The function."""
         if self.plan.total != 0:
             self.add(Opcode.ARENA, self.slot(self.plan.total))
-        for position, step in enumerate(self.block.steps):
-            self._label = step.label
-            self.step(step)
-            self._release(position)
+        position = 0
+        while position < len(self.block.steps):
+            region = self.regions.get(position)
+            end = position + 1 if region is None else region.end
+            if region is not None:
+                self.region(region)
+            for number in range(position, end):
+                self._label = self.block.steps[number].label
+                self.step(self.block.steps[number])
+                self.instructions.append(len(self.code) - 1)
+            for number in range(position, end):
+                self._release(number)
+            position = end
         self._label = ""
         results = [self.value(item) for item in self.block.results]
         self.add(Opcode.RETURN, len(results), *results)
@@ -157,6 +174,17 @@ class Emitter:
                 self.check(condition, message)
             case CallStep():
                 self.call(step)
+
+    def region(self, region: Region) -> None:
+        """What must stand in front of steps that several workers run: their registers, and who runs what when."""
+        for step in self.block.steps[region.start : region.end]:
+            assert isinstance(step, KernelStep | CopyStep)
+            self._label = step.label
+            for view in views_of(step):
+                self.view(view)
+        self._label = ""
+        words = [word for task in region.tasks for word in (task.steps, task.worker, len(task.after), *task.after)]
+        self.add(Opcode.PARALLEL, len(region.tasks), *words)
 
     def call(self, step: CallStep) -> None:
         """A branch, a loop or a plain call."""

@@ -6,7 +6,7 @@ Offsets are expressions over the symbols, right for all of their values, and mul
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import sympy
 
@@ -59,7 +59,7 @@ def aligned(size: Dim) -> Dim:
     return plain(sympy.ceiling(size / ALIGNMENT) * ALIGNMENT)
 
 
-def plan_memory(block: Block, hint: Mapping[str, int]) -> MemoryPlan:
+def plan_memory(block: Block, hint: Mapping[str, int], before: Sequence[int] | None = None) -> MemoryPlan:
     """Give arena buffers their places.
 
     An output takes over the memory of an input that the step is the last to read, where the kernel allows that.
@@ -67,17 +67,24 @@ def plan_memory(block: Block, hint: Mapping[str, int]) -> MemoryPlan:
     Args:
         block: the code.
         hint: typical values of the symbols, by which sizes are compared; the plan is right for all values.
+        before: for each step those that are done when it starts, as bits of a number; by default all in front of it.
     """
+    if before is None:
+        before = [(1 << position) - 1 for position in range(len(block.steps))]
     live = liveness(block)
-    heirs = _heirs(block, live)
+    uses = _uses(block, live)
+    heirs = _heirs(block, live, uses, before)
     spans: dict[Buffer, tuple[int, int]] = {}
     for buffer, (start, end) in live.items():
         owner = heirs.get(buffer, buffer)
         known = spans.get(owner, (start, end))
         spans[owner] = (min(known[0], start), max(known[1], end))
+        if owner is not buffer:
+            uses[owner] |= uses[buffer]
+    lives = _Lives(uses, (*before, (1 << len(block.steps)) - 1))
     sizes = {buffer: buffer_bytes(buffer) for buffer in spans}
     unit = _common_unit(list(sizes.values()))
-    offsets, total = _packed(spans, sizes, unit) if unit is not None else _in_regions(spans, sizes, hint)
+    offsets, total = _packed(spans, lives, sizes, unit) if unit is not None else _in_regions(spans, lives, sizes, hint)
     for buffer, owner in heirs.items():
         offsets[buffer] = offsets[owner]
     return MemoryPlan(offsets, total, spans)
@@ -93,15 +100,53 @@ def _common_unit(sizes: Sequence[Dim]) -> Dim | None:
     return unit if all(isinstance(quotient(size, unit), int) for size in sizes) else None
 
 
+class _Lives:
+    """Which buffers are never live together.
+
+    Args:
+        uses: the steps that touch each buffer, as bits of a number; the bit after the last step stands for the caller.
+        before: for each step, and for the caller, the steps that are done when it starts.
+    """
+
+    def __init__(self, uses: Mapping[Buffer, int], before: Sequence[int]) -> None:
+        self._uses = uses
+        self._before: dict[Buffer, int] = {}
+        for buffer, steps in uses.items():
+            common = -1
+            for step in _bits(steps):
+                common &= before[step]
+            self._before[buffer] = common
+
+    def apart(self, a: Buffer, b: Buffer) -> bool:
+        """Whether every use of one comes before every use of the other."""
+        return not (self._uses[a] & ~self._before[b] and self._uses[b] & ~self._before[a])
+
+
+def _bits(number: int) -> Iterator[int]:
+    while number:
+        low = number & -number
+        yield low.bit_length() - 1
+        number ^= low
+
+
+def _uses(block: Block, live: Mapping[Buffer, tuple[int, int]]) -> dict[Buffer, int]:
+    uses = {buffer: 1 << end for buffer, (_, end) in live.items()}
+    for position, step in enumerate(block.steps):
+        for buffer in [buffer for group in buffers_of(step) for buffer in group]:
+            if buffer in uses:
+                uses[buffer] |= 1 << position
+    return uses
+
+
 def _packed(
-    spans: Mapping[Buffer, tuple[int, int]], sizes: Mapping[Buffer, Dim], unit: Dim
+    spans: Mapping[Buffer, tuple[int, int]], lives: _Lives, sizes: Mapping[Buffer, Dim], unit: Dim
 ) -> tuple[dict[Buffer, Dim], Dim]:
     """Offsets where sizes are numbers times one unit: largest first, each as low as what lives beside it allows."""
     numbers = {buffer: quotient(size, unit) for buffer, size in sizes.items()}
     placed: dict[Buffer, tuple[int, int]] = {}
     for buffer in sorted(spans, key=lambda item: (-int(numbers[item] or 0), spans[item])):
         size = int(numbers[buffer] or 0)
-        beside = sorted(placed[other] for other in placed if not _apart(spans[buffer], spans[other]))
+        beside = sorted(placed[other] for other in placed if not lives.apart(buffer, other))
         start = 0
         for begin, end in beside:
             if start + size <= begin:
@@ -113,13 +158,13 @@ def _packed(
 
 
 def _in_regions(
-    spans: Mapping[Buffer, tuple[int, int]], sizes: Mapping[Buffer, Dim], hint: Mapping[str, int]
+    spans: Mapping[Buffer, tuple[int, int]], lives: _Lives, sizes: Mapping[Buffer, Dim], hint: Mapping[str, int]
 ) -> tuple[dict[Buffer, Dim], Dim]:
     """Offsets for any sizes: buffers that are never live together share a region, as large as the largest of them."""
     weights = {buffer: evaluate(size, hint) for buffer, size in sizes.items()}
     regions: list[list[Buffer]] = []
     for buffer in sorted(spans, key=lambda item: (-weights[item], spans[item])):
-        free = [region for region in regions if all(_apart(spans[buffer], spans[other]) for other in region)]
+        free = [region for region in regions if all(lives.apart(buffer, other) for other in region)]
         if free:
             # Regions grow by descending size, so any fits; the smallest wastes least.
             min(free, key=lambda region: weights[region[0]]).append(buffer)
@@ -133,7 +178,9 @@ def _in_regions(
     return offsets, total
 
 
-def _heirs(block: Block, live: Mapping[Buffer, tuple[int, int]]) -> dict[Buffer, Buffer]:
+def _heirs(
+    block: Block, live: Mapping[Buffer, tuple[int, int]], uses: Mapping[Buffer, int], before: Sequence[int]
+) -> dict[Buffer, Buffer]:
     """For each output that is written over an input the first owner of that memory."""
     heirs: dict[Buffer, Buffer] = {}
     for position, step in enumerate(block.steps):
@@ -145,6 +192,7 @@ def _heirs(block: Block, live: Mapping[Buffer, tuple[int, int]]) -> dict[Buffer,
         for number in step.in_place:
             view = step.inputs[number]
             ends = view.buffer in live and live[view.buffer][1] == position
+            ends = ends and not uses[view.buffer] & ~(before[position] | 1 << position)
             alone = [other.buffer for other in step.inputs].count(view.buffer) == 1
             if ends and alone and _same_memory(view, output):
                 heirs[output.buffer] = heirs.get(view.buffer, view.buffer)
@@ -180,10 +228,6 @@ def liveness(block: Block) -> dict[Buffer, tuple[int, int]]:
             for buffer in read:
                 last[buffer] = max(last[buffer], end)
     return {buffer: (first[buffer], last[buffer]) for buffer in first if buffer.kind == "arena"}
-
-
-def _apart(a: tuple[int, int], b: tuple[int, int]) -> bool:
-    return a[1] < b[0] or b[1] < a[0]
 
 
 def _largest(sizes: Sequence[Dim]) -> Dim:

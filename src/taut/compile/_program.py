@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import sympy
 
 from taut.codegen import Recipe
-from taut.compile._block import Block, KernelStep
+from taut.compile._block import Block, KernelStep, Region
 from taut.compile._checks import entry_checks
 from taut.compile._emit import Emitter, Tables
 from taut.compile._lowering import Lowering
@@ -26,16 +27,20 @@ class Lowered:
     """A program with what it was made from.
 
     Attributes:
+        graph: the model.
         program: what the machine runs.
         blocks: the code of each function before registers and memory were chosen.
         plans: the memory of each function.
+        instructions: for each function, for each step of its block, the number of the instruction that does the work.
         hint: the values of the symbols by which sizes were compared.
         avoided: nodes that run on ATen because their kernels could not be generated.
     """
 
+    graph: Graph
     program: Program
     blocks: tuple[Block, ...]
     plans: tuple[MemoryPlan, ...]
+    instructions: tuple[tuple[int, ...], ...]
     hint: Mapping[str, int]
     avoided: frozenset[tuple[str, int]] = frozenset()
 
@@ -86,15 +91,36 @@ def lower(graph: Graph, avoided: frozenset[tuple[str, int]] = frozenset()) -> Lo
 
     register(graph, "main", ())
     finished = [block for block in blocks if block is not None]
-    plans = [plan_memory(block, hint) for block in finished]
+    return assemble(graph, finished, [plan_memory(block, hint) for block in finished], hint, avoided)
+
+
+def assemble(
+    graph: Graph,
+    blocks: Sequence[Block],
+    plans: Sequence[MemoryPlan],
+    hint: Mapping[str, int],
+    avoided: frozenset[tuple[str, int]] = frozenset(),
+    regions: Mapping[int, Sequence[Region]] = MappingProxyType({}),
+) -> Lowered:
+    """The program of blocks whose memory is planned.
+
+    Args:
+        graph: what the blocks were made from.
+        blocks: the functions; number 0 is the model.
+        plans: the memory of each.
+        hint: typical values of the symbols.
+        avoided: as for `lower`.
+        regions: steps that run on several workers, by the number of the block.
+    """
     tables = Tables()
-    functions = []
-    for number, (block, plan) in enumerate(zip(finished, plans, strict=True)):
-        emitter = Emitter(block, plan, tables)
+    functions, instructions = [], []
+    for number, (block, plan) in enumerate(zip(blocks, plans, strict=True)):
+        emitter = Emitter(block, plan, tables, regions.get(number, ()))
         if number == 0:
             emitter.entry(*entry_checks(block, graph))
         functions.append(emitter.function())
-    main = finished[0]
+        instructions.append(tuple(emitter.instructions))
+    main = blocks[0]
     parameters = tuple(
         Parameter(item.buffer.name, "tensor", item.dtype, tuple(_shown(size) for size in item.sizes))
         if isinstance(item, View)
@@ -110,7 +136,7 @@ def lower(graph: Graph, avoided: frozenset[tuple[str, int]] = frozenset()) -> Lo
         tuple(tables.fallbacks),
         tuple(tables.messages),
     )
-    return Lowered(program, tuple(finished), tuple(plans), hint, avoided)
+    return Lowered(graph, program, tuple(blocks), tuple(plans), tuple(instructions), hint, avoided)
 
 
 def typical_sizes(graph: Graph) -> dict[str, int]:

@@ -1,11 +1,12 @@
 """The program format, its verifier and the native virtual machine that runs it."""
 
 from taut.runtime._disassemble import disassemble
-from taut.runtime._executable import Executable, InstructionTime, Library, Session, SharedLibrary, load, verify
+from taut.runtime._executable import Executable, InstructionTime, Library, Session, SharedLibrary, Span, load, verify
 from taut.runtime._native import Object
 from taut.runtime._program import (
     DTYPES,
     MAX_RANK,
+    MAX_WORKERS,
     Function,
     Instruction,
     Kernel,
@@ -20,6 +21,7 @@ from taut.runtime._storage import load_program, program_hash, save_program
 __all__ = [
     "DTYPES",
     "MAX_RANK",
+    "MAX_WORKERS",
     "Executable",
     "Function",
     "Instruction",
@@ -34,6 +36,7 @@ __all__ = [
     "Session",
     "ShapeCode",
     "SharedLibrary",
+    "Span",
     "disassemble",
     "load",
     "load_program",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from taut.runtime._program import DTYPES, Function, Instruction, Kernel, Opcode, Parameter, Program, ShapeCode
 
 # One letter a word: r register, s slot, d dtype, i plain number, k kernel, f fallback, m message, c function, j
-# instruction; R and S a list of registers or slots after its length, T two lists of slots of one length.
+# instruction; R and S a list of registers or slots after its length, T two lists of slots of one length, P tasks.
 _WORDS = {
     Opcode.SHAPE: "ii",
     Opcode.ARENA: "s",
@@ -37,6 +37,7 @@ _WORDS = {
     Opcode.TRANSFER: "rri",
     Opcode.PLACE: "ri",
     Opcode.FILL: "rs",
+    Opcode.PARALLEL: "P",
 }
 _INFIX = {
     ShapeCode.ADD: "+",
@@ -112,9 +113,17 @@ def _word(program: Program, letter: str, words: Iterator[int]) -> str:
             return f"-> {value}"
         case "R" | "S":
             return f"({', '.join(f'{letter.lower()}{next(words)}' for _ in range(value))})"
+        case "P":
+            return "; ".join(_task(number, words) for number in range(value))
         case "T":
             return " ".join(f"({', '.join(f's{next(words)}' for _ in range(value))})" for _ in range(2))
     return str(value)
+
+
+def _task(number: int, words: Iterator[int]) -> str:
+    length, worker, before = next(words), next(words), next(words)
+    after = "".join(f" t{next(words)}" for _ in range(before))
+    return f"t{number} {length} on {worker}" + (f" after{after}" if after else "")
 
 
 def _assignments(code: tuple[int, ...]) -> list[str]:

@@ -14,7 +14,7 @@ from taut.codegen import Recipe
 from taut.errors import ArgumentError, GraphError, TautError
 from taut.graph import Graph, Interpreter, Ref, Tree
 from taut.runtime._native import _vm
-from taut.runtime._program import DTYPES, MAX_RANK, Function, Kernel, Parameter, Program
+from taut.runtime._program import DTYPES, MAX_RANK, MAX_WORKERS, Function, Kernel, Parameter, Program
 
 _UNLIMITED = 2**62
 _NUMBERS = {dtype: number for number, dtype in enumerate(DTYPES)}
@@ -73,6 +73,25 @@ class InstructionTime:
     nanoseconds: int
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Span:
+    """One run of an instruction that computes.
+
+    Attributes:
+        worker: the thread that ran it; 0 is the caller's.
+        function: number of the function.
+        instruction: number of the instruction in it.
+        begin: nanoseconds after the start of the call.
+        end: nanoseconds after the start of the call.
+    """
+
+    worker: int
+    function: int
+    instruction: int
+    begin: int
+    end: int
+
+
 class Session:
     """Calls a program; several threads may do so at once, and run in parallel.
 
@@ -101,7 +120,11 @@ class Session:
 
     def profile(self, *inputs: Any) -> list[InstructionTime]:
         """Run once and time each instruction; raises as a call does."""
-        return [InstructionTime(*entry) for entry in self._native.profile(*inputs)]
+        return [InstructionTime(*entry) for entry in self._native.profile(*inputs)[0]]
+
+    def timeline(self, *inputs: Any) -> list[Span]:
+        """Run once and tell when each kernel, copy and fallback ran, and where; raises as a call does."""
+        return sorted((Span(*span) for span in self._native.profile(*inputs)[1]), key=lambda span: span.begin)
 
     def time(self, inputs: Sequence[Any], repeats: int) -> float:
         """Seconds that one call takes without Python: the inputs are read once and the results stay native.
@@ -136,6 +159,7 @@ class Executable:
         recursion_limit: int = 10_000,
         step_limit: int | None = None,
         poison: bool = False,
+        workers: int | None = None,
     ) -> Session:
         """A new session.
 
@@ -144,13 +168,22 @@ class Executable:
             recursion_limit: how deep calls may nest.
             step_limit: how many jumps and calls one run may take; None for any number.
             poison: whether new memory is filled with NaN, which shows reads of what was never written.
+            workers: threads that a call may use where the program is parallel, with its own; by default as many as the
+                program asks for and this process has CPUs. They belong to the process: a call that finds them taken
+                runs on its own thread.
+
+        Raises:
+            ArgumentError: if a limit is out of range.
         """
         memory = _physical_memory() if memory_limit is None else memory_limit
         steps = _UNLIMITED if step_limit is None else step_limit
         for name, value in (("memory_limit", memory), ("recursion_limit", recursion_limit), ("step_limit", steps)):
             if not 0 < value <= _UNLIMITED:
                 raise ArgumentError(name, value, expected=f"1 to {_UNLIMITED}")
-        return Session(_vm.Session(self._native, memory, recursion_limit, steps, poison))
+        if workers is not None and not 0 < workers <= MAX_WORKERS:
+            raise ArgumentError("workers", workers, expected=f"1 to {MAX_WORKERS}")
+        threads = MAX_WORKERS if workers is None else workers
+        return Session(_vm.Session(self._native, memory, recursion_limit, steps, poison, threads))
 
 
 def load(program: Program, library: Library | None = None) -> Executable:

@@ -28,6 +28,10 @@ Instruction = tuple[int, ...]
 class Opcode(enum.IntEnum):
     """Operations of the machine.
 
+    PARALLEL splits the instructions that follow it into tasks, each so many KERNELs and COPYs, with the worker that should
+    run it and the numbers of earlier tasks that must be done before. Tasks that nothing orders may run at the same time
+    and must not write what another of them touches. Run one after the other, as on a single worker, they are always right.
+
     In the words, `r` is a register, `s` a slot of the heap, `dtype` a position in `DTYPES`, `pc` the number of an
     instruction in the same function. A list of n items follows its length.
     """
@@ -60,6 +64,7 @@ class Opcode(enum.IntEnum):
     TRANSFER = 25  # r r device: copy of the second on a device; other operations stay on one device
     PLACE = 26  # r device: says where the ALLOC or NEW just before it puts its tensor; device 0 without this
     FILL = 27  # r s: heap[s] into each element of a tensor
+    PARALLEL = 28  # n tasks: the next instructions on several workers; a task is: instructions worker n task...
 
 
 class ShapeCode(enum.IntEnum):
@@ -107,6 +112,7 @@ DTYPES: tuple[torch.dtype, ...] = (
 """What a tensor may hold, in the order of the words."""
 
 MAX_RANK = 8
+MAX_WORKERS = 256
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,0 +1,67 @@
+// One run of a region by several threads.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "vm/program.h"
+
+namespace taut::vm {
+
+// Runs the instructions of tasks; called from several threads at once.
+class TaskRunner {
+   public:
+    virtual ~TaskRunner() = default;
+    virtual bool run(std::uint32_t begin, std::uint32_t end, unsigned worker, Error& error) const = 0;
+};
+
+// Each participant takes the tasks of its own queue in order, and those of a queue whose owner does not come. Who starts
+// a task holds the job open until it is done; apart from that a participant touches only the job itself, which it holds a
+// reference to, so the caller may go on while another is still on its way out.
+class Job {
+   public:
+    // `workers` participants share the queues.
+    Job(const Region& region, unsigned workers);
+
+    void retain() { holders_.fetch_add(1, std::memory_order_relaxed); }
+    void release() {
+        if (holders_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
+    }
+    // Whether nobody but the caller holds it, so that it may start anew.
+    bool alone() const { return holders_.load(std::memory_order_acquire) == 1; }
+
+    void start(const TaskRunner& runner);
+    // Takes part until all tasks are done.
+    void work(unsigned worker);
+    // After all are done; the failure is that of the first task in the order of the code.
+    bool succeeded(Error& error);
+
+   private:
+    ~Job() = default;
+    bool claim(std::uint32_t task);
+    bool taken(std::uint32_t task) const { return waiting_[task].load(std::memory_order_relaxed) == taken_mark; }
+    void run(std::uint32_t task, unsigned worker);
+    bool take_over(unsigned worker, std::int64_t waited);
+
+    static constexpr std::uint32_t taken_mark = std::numeric_limits<std::uint32_t>::max();
+
+    // A copy of what the region says, which a late participant may outlive.
+    const std::vector<Region::Task> tasks_;
+    std::vector<std::vector<std::uint32_t>> queues_;
+    std::vector<std::vector<std::uint32_t>> cursors_;  // for each participant, where it is in each queue
+    std::unique_ptr<std::atomic<std::uint32_t>[]> waiting_;  // tasks that come before, or taken_mark
+    std::unique_ptr<std::atomic<bool>[]> present_;           // by worker
+    std::uint32_t control_word_ = 0;
+    const TaskRunner* runner_ = nullptr;
+    std::mutex failure_;
+    Error error_;
+    alignas(64) std::atomic<std::uint32_t> remaining_{0};
+    std::atomic<std::uint32_t> failed_{taken_mark};
+    std::atomic<std::int32_t> holders_{1};
+};
+
+}  // namespace taut::vm

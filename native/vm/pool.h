@@ -1,0 +1,52 @@
+// The worker threads of the process. A call that finds them with another call does without.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "vm/job.h"
+
+namespace taut::vm {
+
+// CPUs that the calling thread may use.
+unsigned usable_cpus();
+
+class Pool {
+   public:
+    // Holds the workers for one job; worker 0 is the caller.
+    class Lease {
+       public:
+        explicit Lease(unsigned workers);
+        Lease(const Lease&) = delete;
+        Lease& operator=(const Lease&) = delete;
+        ~Lease();
+        // False where another call has them.
+        explicit operator bool() const { return pool_ != nullptr; }
+        // Runs a job that the caller holds alone.
+        void run(Job& job);
+
+       private:
+        Pool* pool_ = nullptr;
+        unsigned workers_;
+    };
+
+    Pool() = default;
+    Pool(const Pool&) = delete;
+    Pool& operator=(const Pool&) = delete;
+    ~Pool();
+
+   private:
+    class Worker;
+    static Pool* current();
+    bool grow(unsigned workers);
+    // Gives each worker a CPU of its own that is not the caller's, as long as there are enough.
+    void place(unsigned workers);
+
+    std::mutex mutex_;  // of whoever has the workers
+    std::vector<std::unique_ptr<Worker>> workers_;
+};
+
+}  // namespace taut::vm

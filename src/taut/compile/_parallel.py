@@ -1,0 +1,290 @@
+"""Schedules: which worker runs which steps of a block, and when; and programs that keep to them."""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
+
+from taut.compile._block import Block, CopyStep, KernelStep, Region, Step
+from taut.compile._block import Task as EmittedTask
+from taut.compile._dependences import dependences
+from taut.compile._memory import plan_memory
+from taut.compile._program import Lowered, assemble
+from taut.compile._split import split_step
+from taut.errors import GraphError
+
+
+class Part(NamedTuple):
+    """One of the parts into which a step is split.
+
+    Attributes:
+        step: its number in the block.
+        part: which one.
+        parts: how many there are.
+    """
+
+    step: int
+    part: int
+    parts: int
+
+
+Item: TypeAlias = int | Part
+"""The number of a step, or a part of one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stages:
+    """Stages with a barrier between them.
+
+    Attributes:
+        stages: for each stage its groups, which run at the same time; for each group its steps in order. Group i runs
+            on worker i modulo `workers`.
+        workers: how many there are.
+    """
+
+    stages: tuple[tuple[tuple[Item, ...], ...], ...]
+    workers: int = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Queues:
+    """No barriers: each worker has its steps, and a step starts when those that it depends on are done.
+
+    Attributes:
+        workers: for each worker its steps in order.
+    """
+
+    workers: tuple[tuple[Item, ...], ...]
+
+
+Schedule: TypeAlias = Stages | Queues
+
+
+def apply_schedule(lowered: Lowered, schedule: Schedule, function: int = 0) -> Lowered:
+    """A program that runs the steps of one function as a schedule says, with the same results bit for bit.
+
+    Kernels and copies are scheduled; other steps stay where they are, and the schedule may not carry a step past one.
+
+    Args:
+        lowered: a sequential program.
+        schedule: has each kernel and copy of the function once, whole or in all its parts.
+        function: its number.
+
+    Raises:
+        GraphError: if a step is missing, comes twice, or comes before what it depends on.
+        ArgumentError: if a step cannot be split so.
+    """
+    source = lowered.blocks[function]
+    split, number_of = _split(source, _items(schedule))
+    block, regions, before = _arranged(split, _tasks(schedule, number_of))
+    blocks, plans = list(lowered.blocks), list(lowered.plans)
+    blocks[function] = block
+    plans[function] = plan_memory(block, lowered.hint, before)
+    return assemble(lowered.graph, blocks, plans, lowered.hint, lowered.avoided, {function: regions})
+
+
+def schedulable(block: Block) -> list[int]:
+    """The steps that a schedule must have."""
+    return [number for number, step in enumerate(block.steps) if isinstance(step, KernelStep | CopyStep)]
+
+
+def list_schedule(block: Block, durations: Sequence[float], workers: int = 2, hand_off: float = 0.0) -> Queues:
+    """Greedy by the longest path to the end: whoever is free first takes the ready step on which most waits.
+
+    Args:
+        block: the code.
+        durations: of each step, in any unit.
+        workers: how many.
+        hand_off: what it costs to use a result of another worker, in the same unit.
+    """
+    before = dependences(block)
+    after: list[list[int]] = [[] for _ in before]
+    for step, earlier in enumerate(before):
+        for other in earlier:
+            after[other].append(step)
+    path = list(durations)
+    for step in reversed(range(len(path))):
+        path[step] += max((path[other] for other in after[step]), default=0.0)
+    waiting = [len(earlier) for earlier in before]
+    ready = [(-path[step], step) for step, count in enumerate(waiting) if count == 0]
+    heapq.heapify(ready)
+    free = [0.0] * workers
+    done: dict[int, tuple[float, int]] = {}
+    queues: list[list[int]] = [[] for _ in range(workers)]
+    placed = set(schedulable(block))
+    while ready:
+        _, step = heapq.heappop(ready)
+
+        def start(worker: int, step: int = step) -> float:
+            arrivals = (done[other][0] + hand_off * (done[other][1] != worker) for other in before[step])
+            return max([free[worker], *arrivals])
+
+        worker = min(range(workers), key=lambda number: (start(number), number))
+        free[worker] = start(worker) + durations[step]
+        done[step] = free[worker], worker
+        if step in placed:
+            queues[worker].append(step)
+        for other in after[step]:
+            waiting[other] -= 1
+            if waiting[other] == 0:
+                heapq.heappush(ready, (-path[other], other))
+    return Queues(tuple(map(tuple, queues)))
+
+
+def lower_bound(block: Block, durations: Sequence[float], workers: int) -> float:
+    """No schedule of whole steps takes less: the longest path, or the work shared evenly."""
+    finish: list[float] = []
+    for step, earlier in enumerate(dependences(block)):
+        finish.append(durations[step] + max((finish[other] for other in earlier), default=0.0))
+    return max(max(finish, default=0.0), sum(durations) / workers)
+
+
+def _items(schedule: Schedule) -> Iterator[Item]:
+    if isinstance(schedule, Stages):
+        for stage in schedule.stages:
+            for group in stage:
+                yield from group
+    else:
+        for queue in schedule.workers:
+            yield from queue
+
+
+def _split(block: Block, items: Iterator[Item]) -> tuple[Block, dict[Item, int]]:
+    """The block with its steps split as the schedule asks, and the new number of each item."""
+    given: dict[int, list[Item]] = {}
+    for item in items:
+        given.setdefault(item.step if isinstance(item, Part) else item, []).append(item)
+    wanted = set(schedulable(block))
+    for step in sorted(given.keys() ^ wanted):
+        problem = "lacks" if step in wanted else "has"
+        raise GraphError(f"the schedule {problem} step {step}", expected="each kernel and copy once")
+    steps: list[Step] = []
+    number_of: dict[Item, int] = {}
+    for number, step in enumerate(block.steps):
+        found = given.get(number, [])
+        parts = found[0].parts if found and isinstance(found[0], Part) else 1
+        expected = [number] if parts == 1 else [Part(number, part, parts) for part in range(parts)]
+        if number in wanted and sorted(found, key=str) != sorted(expected, key=str):
+            if not (parts == 1 and found == [Part(number, 0, 1)]):
+                raise GraphError(f"the schedule has step {number} as {found}", expected=f"{expected}")
+        for part, piece in enumerate(split_step(step, parts)):
+            for item in [Part(number, part, parts), *([number] if parts == 1 else [])]:
+                number_of[item] = len(steps)
+            steps.append(piece)
+    return dataclasses.replace(block, steps=tuple(steps)), number_of
+
+
+@dataclasses.dataclass(frozen=True)
+class _Task:
+    worker: int
+    steps: tuple[int, ...]
+    stage: int
+
+
+def _tasks(schedule: Schedule, number_of: Mapping[Item, int]) -> list[_Task]:
+    """What workers take as a whole, in the order of each worker."""
+    if isinstance(schedule, Stages):
+        return [
+            _Task(group % schedule.workers, tuple(number_of[item] for item in items), number)
+            for number, stage in enumerate(schedule.stages)
+            for group, items in enumerate(stage)
+            if items
+        ]
+    return [_Task(worker, (number_of[item],), -1) for worker, queue in enumerate(schedule.workers) for item in queue]
+
+
+def _arranged(block: Block, tasks: Sequence[_Task]) -> tuple[Block, list[Region], list[int]]:
+    """The block with its steps in an order that the schedule allows, its regions, and for each step what is done."""
+    order, earlier = _ordered(block, tasks)
+    starts = [0, *itertools.accumulate(len(task.steps) for task in order)]
+    done: list[int] = []  # for each task those that are done when it starts, as bits
+    before: list[int] = []  # the same of steps
+    regions: list[Region] = []
+    region: list[EmittedTask] = []
+    for number, task in enumerate(order):
+        done.append(0)
+        for other in earlier[number]:
+            done[-1] |= done[other] | 1 << other
+        steps = 0
+        for other in range(number):
+            if done[-1] >> other & 1:
+                steps |= (1 << starts[other + 1]) - (1 << starts[other])
+        for position in range(starts[number], starts[number + 1]):
+            before.append(steps | (1 << position) - (1 << starts[number]))
+        if task.worker >= 0:
+            first = number - len(region)
+            direct = {other for other in earlier[number] if not any(done[more] >> other & 1 for more in earlier[number])}
+            after = tuple(sorted(other - first for other in direct if other >= first))
+            region.append(EmittedTask(len(task.steps), task.worker, after))
+        if region and (number + 1 == len(order) or order[number + 1].worker < 0):
+            regions.append(Region(starts[number + 1 - len(region)], tuple(region)))
+            region = []
+    steps = [block.steps[step] for task in order for step in task.steps]
+    return dataclasses.replace(block, steps=tuple(steps)), regions, before
+
+
+def _by_region(task: _Task, fixed: Sequence[int]) -> list[_Task]:
+    """The task in pieces that do not pass a step that stays in its place."""
+    pieces = itertools.groupby(task.steps, lambda step: sum(other < step for other in fixed))
+    return [dataclasses.replace(task, steps=tuple(steps)) for _, steps in pieces]
+
+
+def _ordered(block: Block, tasks: Sequence[_Task]) -> tuple[list[_Task], list[list[int]]]:
+    """The tasks, and the steps that stay in their places, in an order that the schedule allows.
+
+    Returns:
+        The tasks, and for each the earlier ones that must be done before it.
+
+    Raises:
+        GraphError: if the schedule contradicts the dependences.
+    """
+    needed = dependences(block)
+    fixed = sorted(set(range(len(block.steps))) - set(schedulable(block)))
+    every = [piece for task in tasks for piece in _by_region(task, fixed)]
+    every += [_Task(-1, (step,), -1) for step in fixed]
+    task_of = {step: number for number, task in enumerate(every) for step in task.steps}
+    before: list[set[int]] = []
+    latest: dict[int, int] = {}
+    for number, task in enumerate(every):
+        _check_inside(task, needed)
+        before.append({task_of[other] for step in task.steps for other in needed[step]} - {number})
+        if task.worker >= 0:
+            if task.worker in latest:
+                before[-1].add(latest[task.worker])
+            latest[task.worker] = number
+        if task.stage > 0:
+            before[-1] |= {other for other in range(number) if every[other].stage < task.stage}
+    waiting = [len(earlier) for earlier in before]
+    after: list[list[int]] = [[] for _ in every]
+    for number, earlier in enumerate(before):
+        for other in earlier:
+            after[other].append(number)
+    ready = [(min(task.steps), number) for number, task in enumerate(every) if waiting[number] == 0]
+    heapq.heapify(ready)
+    order: list[int] = []
+    while ready:
+        _, number = heapq.heappop(ready)
+        order.append(number)
+        for other in after[number]:
+            waiting[other] -= 1
+            if waiting[other] == 0:
+                heapq.heappush(ready, (min(every[other].steps), other))
+    if len(order) < len(every):
+        step = min(step for number, task in enumerate(every) if waiting[number] for step in task.steps)
+        raise GraphError(
+            f"the schedule has step {step} ({block.steps[step].label}) behind something that depends on it",
+            expected="an order that keeps dependences",
+        )
+    place = {number: position for position, number in enumerate(order)}
+    return [every[number] for number in order], [[place[other] for other in before[number]] for number in order]
+
+
+def _check_inside(task: _Task, needed: Sequence[set[int]]) -> None:
+    place = {step: position for position, step in enumerate(task.steps)}
+    for step in task.steps:
+        for other in needed[step]:
+            if place.get(other, -1) > place[step]:
+                raise GraphError(f"the schedule has step {step} before step {other}", expected="that order turned")
