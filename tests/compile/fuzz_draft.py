@@ -163,9 +163,10 @@ class Draft:
                 op = "aten.sym_size.int"
             else:
                 op = "sym.add" if isinstance(dim, sympy.Add) else "sym.mul"
-                first, rest = (
-                    (dim.base, dim.base ** (dim.exp - 1)) if isinstance(dim, sympy.Pow) else dim.as_two_terms()
-                )
+                if isinstance(dim, sympy.Pow):
+                    first, rest = dim.base, dim.base ** (dim.exp - 1)
+                else:
+                    first, rest = dim.args[0], dim.func(*dim.args[1:])
                 args = (self.size(first), self.size(rest))
             self._sizes[dim] = self.builder.add(op, *args, outputs=ScalarType("int", dim))
         return self._sizes[dim]

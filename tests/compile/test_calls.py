@@ -121,6 +121,8 @@ def test_nested_outputs_keep_their_structure_and_are_apart_from_inputs() -> None
 
 
 class Constant(nn.Module):
+    table: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("table", torch.arange(6.0).reshape(2, 3))

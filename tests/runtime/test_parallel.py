@@ -12,10 +12,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.runtime.assembly import F32, Op, Sh, flat, function, kernels, loaded, program, session, shape, tensor
 
 from taut.errors import GraphError, KernelError
 from taut.runtime import Program, disassemble
-from tests.runtime.assembly import F32, Op, Sh, flat, function, kernels, loaded, program, session, shape, tensor
 
 WORKERS = st.integers(1, 4)
 needs_two = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")

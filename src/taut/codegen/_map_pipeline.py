@@ -75,14 +75,6 @@ class _Rows:
         known = {entry: value(column) for entry, value in self._known.items()}
         return evaluate(self._expression[: number + 1], elements, known=known)[number]
 
-    def _along_row(self, number: int, column: hl.Expr) -> hl.Expr:
-        """Entry `number`, in an expression that has the column in it: without it there would be no loop over the row."""
-        value = self.value(number, column)
-        used = [self._expression[entry] for entry in _elements(self._expression, number)]
-        if any(name == "operand" and self._operands[arguments[0]].shape[-1] != 1 for name, *arguments in used):
-            return value
-        return hl.select(column < self._width, value, hl.cast(value.type(), 0))
-
     def schedule(self) -> None:
         """Compute each stage once for each row."""
         for stage in self._stages:
@@ -127,7 +119,7 @@ class _Rows:
         if self._static_width is None or self._static_width >= lanes:
             r = hl.RDom([(0, self._width // lanes)], f"vectors{number}")
             at = (lane, *self._outer)
-            element = step.encode(self._along_row(argument, r.x * lanes + lane))
+            element = step.encode(self.value(argument, r.x * lanes + lane))
             partial[at] = step.combine(hl.Expr(partial[at]), element)
             stages.append(lambda stage: stage.vectorize(lane, lanes))
         if self._static_width is None or self._static_width % lanes:
