@@ -18,6 +18,7 @@ import hypothesis.strategies as st
 import sympy
 import torch
 
+from taut.compile._dims import plain
 from taut.graph import Builder, Dim, Graph, Ref, ScalarType, SymbolRange, TensorType, evaluate
 
 EPSILON = 2.0**-23
@@ -166,8 +167,8 @@ class Draft:
                 if isinstance(dim, sympy.Pow):
                     first, rest = dim.base, dim.base ** (dim.exp - 1)
                 else:
-                    first, rest = dim.args[0], dim.func(*dim.args[1:])
-                args = (self.size(first), self.size(rest))
+                    first, rest = sympy.sympify(dim.args[0]), dim.func(*dim.args[1:])  # pyright: ignore
+                args = (self.size(plain(first)), self.size(plain(rest)))
             self._sizes[dim] = self.builder.add(op, *args, outputs=ScalarType("int", dim))
         return self._sizes[dim]
 
