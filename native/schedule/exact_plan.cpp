@@ -8,7 +8,8 @@
 namespace taut::schedule {
 namespace {
 
-constexpr std::size_t most_remembered = 64;  // nodes kept per set of started operators
+constexpr std::size_t most_of_a_set = 64;  // nodes remembered with the same operators started
+constexpr std::size_t most_remembered = std::size_t{1} << 20;
 
 // Starts operators in the order of their start times, each as early as that order allows. Some such sequence gives an
 // optimum: started in the order of an optimal schedule, no operator starts later than it does there.
@@ -20,8 +21,11 @@ public:
             double least = tasks.duration(i, 1);
             for (int t = 2; t <= tasks.workers; ++t) least = std::min(least, t * tasks.duration(i, t));
             work.push_back(least);
-            remaining_work += least;
+            behind.push_back(0);
+            for (const int next : tasks.dag.successors[i]) behind[i] = std::max(behind[i], tail[next]);
+            by_behind.push_back(i);
         }
+        std::sort(by_behind.begin(), by_behind.end(), [&](int a, int b) { return behind[a] > behind[b]; });
     }
 
     ExactPlan run() {
@@ -56,26 +60,31 @@ private:
             for (int threads = 1; threads <= tasks.workers; ++threads) {
                 const double start = std::max(earliest, free[threads - 1]);
                 const double seconds = tasks.duration(task, threads);
-                if (start + seconds + tail_behind(task) < best.makespan) {
+                if (start + seconds + behind[task] < best.makespan) {
                     choices.push_back({task, threads, start, start + seconds});
                 }
             }
         }
+        // An operator that could end before another starts may as well do so: the workers would be idle.
+        const std::vector<Choice> all = choices;
+        std::erase_if(choices, [&](const Choice& late) {
+            return std::any_of(all.begin(), all.end(), [&](const Choice& early) {
+                return early.task != late.task && early.start < late.start && early.end <= late.start;
+            });
+        });
         std::sort(choices.begin(), choices.end(), [&](const Choice& a, const Choice& b) {
             if (a.start != b.start) return a.start < b.start;
             return tail[a.task] != tail[b.task] ? tail[a.task] > tail[b.task] : a.end < b.end;
         });
         for (const Choice& choice : choices) {
-            if (choice.end + tail_behind(choice.task) >= best.makespan) continue;
+            if (choice.end + behind[choice.task] >= best.makespan) continue;
             std::vector<double> next = free;
             for (int i = 0; i < choice.threads; ++i) next[i] = choice.end;
             for (double& time : next) time = std::max(time, choice.start);
             std::sort(next.begin(), next.end());
             current[choice.task] = {choice.start, choice.threads};
             ends[choice.task] = choice.end;
-            remaining_work -= work[choice.task];
             extend(started | std::uint64_t{1} << choice.task, next, choice.start);
-            remaining_work += work[choice.task];
             if (nodes > node_limit) return;
         }
     }
@@ -93,17 +102,15 @@ private:
         return time;
     }
 
-    double tail_behind(int task) const {
-        double behind = 0;
-        for (const int next : tasks.dag.successors[task]) behind = std::max(behind, tail[next]);
-        return behind;
-    }
-
     double bound(std::uint64_t started, const std::vector<double>& free) const {
-        double busy = remaining_work;
-        for (const double time : free) busy += time;
-        // Rounding of the sums must not cut off an optimum.
-        double least = std::max(busy / tasks.workers * (1 - 1e-12), free.back());
+        double least = free.back();
+        double waiting = 0;
+        for (const int u : by_behind) {
+            if (started >> u & 1) continue;
+            waiting += work[u];
+            // Rounding of the sums must not cut off an optimum.
+            least = std::max(least, (filled(free, waiting) + behind[u]) * (1 - 1e-12));
+        }
         std::vector<double> earliest(tasks.dag.size);
         for (const int u : tasks.dag.order) {
             if (started >> u & 1) {
@@ -113,9 +120,19 @@ private:
             double time = free.front();
             for (const int before : tasks.dag.predecessors[u]) time = std::max(time, earliest[before]);
             least = std::max(least, (time + tail[u]) * (1 - 1e-12));
-            earliest[u] = time + tail[u] - tail_behind(u);
+            earliest[u] = time + tail[u] - behind[u];
         }
         return least;
+    }
+
+    // When all of `seconds` of work can be done at the earliest.
+    static double filled(const std::vector<double>& free, double seconds) {
+        double sum = seconds;
+        for (std::size_t used = 1;; ++used) {
+            sum += free[used - 1];
+            const double time = sum / static_cast<double>(used);
+            if (used == free.size() || time <= free[used]) return time;
+        }
     }
 
     // Whether a node with the same operators started was nowhere later. Otherwise the node is remembered.
@@ -125,13 +142,24 @@ private:
         for (int task = 0; task < tasks.dag.size; ++task) {
             if (started >> task & 1) times.push_back(ends[task] > now && !all_started(task, started) ? ends[task] : 0);
         }
-        std::vector<std::vector<double>>& others = remembered[started];
+        const auto known = remembered.find(started);
+        if (known == remembered.end()) {
+            if (total < most_remembered) {
+                remembered[started].push_back(std::move(times));
+                ++total;
+            }
+            return false;
+        }
+        std::vector<std::vector<double>>& others = known->second;
         for (const std::vector<double>& other : others) {
             if (std::equal(times.begin(), times.end(), other.begin(), [](double a, double b) { return a >= b; })) {
                 return true;
             }
         }
-        if (others.size() < most_remembered) others.push_back(std::move(times));
+        if (others.size() < most_of_a_set && total < most_remembered) {
+            others.push_back(std::move(times));
+            ++total;
+        }
         return false;
     }
 
@@ -147,11 +175,13 @@ private:
     const std::function<void()>& pause;
     std::vector<double> tail;
     std::vector<double> work;  // the least seconds × workers of each operator
-    double remaining_work = 0;
+    std::vector<double> behind;  // the seconds that must follow each operator
+    std::vector<int> by_behind;  // the operators, most first
     std::vector<Placement> current;
     std::vector<double> ends;
     Plan best;
     std::uint64_t nodes = 0;
+    std::size_t total = 0;  // nodes remembered
     std::unordered_map<std::uint64_t, std::vector<std::vector<double>>> remembered;
 };
 

@@ -65,6 +65,7 @@ private:
             // The heads are those without a predecessor in the set, so the set alone decides every cost.
             const std::uint32_t number = sets.number(ending.operators);
             if (number == prices.size()) {
+                walk.check_stages(sets.size());
                 prices.emplace_back();
                 heads.push_back(ending.heads);
                 request(number, ending);

@@ -9,7 +9,7 @@
 namespace taut::schedule {
 
 struct LimitReached {
-    const char* what;  // "states" or "transitions"
+    const char* what;  // "states", "transitions" or "stages"
     std::uint64_t limit;
 };
 
@@ -25,6 +25,11 @@ public:
 
     void check_states(std::size_t states) const {
         if (states > state_limit) throw LimitReached{"states", state_limit};
+    }
+
+    // Different stages are kept like states, and may be far more.
+    void check_stages(std::size_t stages) const {
+        if (stages > state_limit) throw LimitReached{"stages", state_limit};
     }
 
     std::uint64_t transitions = 0;

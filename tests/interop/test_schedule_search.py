@@ -209,7 +209,10 @@ def test_wrong_arguments() -> None:
         search(SQUEEZENET, oracle, strategies=["magic"])  # pyright: ignore[reportArgumentType]
     with pytest.raises(ArgumentError, match="strategies"):
         search(SQUEEZENET, oracle, strategies=[])
-    with pytest.raises(GraphError, match="more than 3 states"):
-        search(SQUEEZENET, oracle, state_limit=3)
     with pytest.raises(GraphError, match="more than 3 transitions"):
         search(SQUEEZENET, oracle, transition_limit=3)
+    apart = OperatorGraph.from_edges(12, [])
+    with pytest.raises(GraphError, match="more than 500 stages"):
+        search(apart, oracle, r=1, s=12, state_limit=500)
+    with pytest.raises(GraphError, match="more than 500 states"):
+        search(apart, oracle, r=1, s=1, state_limit=500)

@@ -54,8 +54,8 @@ def count(
         graph: the operators, all of them one part.
         r: most operators of a group, None for any number.
         s: most groups of a stage, None for any number.
-        state_limit: where to give up.
-        transition_limit: where to give up.
+        state_limit: most states at which to give up.
+        transition_limit: most transitions at which to give up.
 
     Raises:
         ArgumentError: `r` or `s` is not positive.

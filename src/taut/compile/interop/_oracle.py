@@ -100,6 +100,7 @@ class PackedStages(Stages):
         self._bytes = 8 * words
         self._packed_operators = operators
         self._packed_heads = heads
+        self._groups: dict[int, tuple[int, ...]] = {}  # few, though stages are many
 
     @cached_property
     def members(self) -> NDArray[np.bool_]:
@@ -113,9 +114,14 @@ class PackedStages(Stages):
         place = slice(index * self._bytes, (index + 1) * self._bytes)
         operators = int.from_bytes(self._packed_operators[place], "little")
         heads = int.from_bytes(self._packed_heads[place], "little")
-        reachable = self._graph.reachable
-        groups = tuple(tuple(int(self._numbers[i]) for i in bits(reachable[head] & operators)) for head in bits(heads))
+        groups = tuple(self._group(self._graph.reachable[head] & operators) for head in bits(heads))
         return Stage(groups, STRATEGIES[self.strategies[index]])
+
+    def _group(self, members: int) -> tuple[int, ...]:
+        known = self._groups.get(members)
+        if known is None:
+            known = self._groups[members] = tuple(int(self._numbers[i]) for i in bits(members))
+        return known
 
     def _unpack(self, packed: bytes) -> NDArray[np.bool_]:
         flags = np.unpackbits(

@@ -38,8 +38,8 @@ def search(
         s: most groups of a stage, None for any number.
         strategies: the strategies to consider.
         max_part_size: most operators of a part.
-        state_limit: where to give up on a part.
-        transition_limit: where to give up on a part.
+        state_limit: most states, and most different stages, at which to give up on a part.
+        transition_limit: most transitions at which to give up on a part.
 
     Returns:
         The schedule with its costs; its counts are sums over parts.

@@ -105,7 +105,7 @@ def list_schedule(graph: OperatorGraph, durations: ArrayLike) -> Timeline:
     return Timeline(_slots(placements, table), seconds, bound, seconds <= bound.seconds)
 
 
-def exact_schedule(graph: OperatorGraph, durations: ArrayLike, *, node_limit: int = 1_000_000) -> Timeline:
+def exact_schedule(graph: OperatorGraph, durations: ArrayLike, *, node_limit: int = 5_000_000) -> Timeline:
     """The shortest schedule, by branch and bound; the best found, not `optimal`, if the limit is reached before.
 
     Args:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Final, Literal, NamedTuple, get_args
 
 Strategy = Literal["concurrent", "merge", "intra"]
 STRATEGIES: Final[tuple[Strategy, ...]] = get_args(Strategy)
 
 
-@dataclass(frozen=True)
-class Stage:
+class Stage(NamedTuple):
     """Operators that run between two barriers.
 
     Attributes:
