@@ -12,10 +12,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.runtime.assembly import F32, Op, Sh, flat, function, kernels, loaded, program, session, shape, tensor
 
 from taut.errors import GraphError, KernelError
 from taut.runtime import Program, disassemble
-from tests.runtime.assembly import F32, Op, Sh, flat, function, kernels, loaded, program, session, shape, tensor
 
 WORKERS = st.integers(1, 4)
 needs_two = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")
@@ -54,7 +54,7 @@ def graphs(draw: st.DrawFn) -> tuple[list[Task], list[tuple[int, int]]]:
 
 
 @given(graphs(), WORKERS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_graph_gives_what_one_worker_gives(
     library_path: Path, graph: tuple[list[Task], list[tuple[int, int]]], workers: int
 ) -> None:
@@ -86,7 +86,7 @@ def test_two_tasks_run_at_the_same_time(library_path: Path) -> None:
 
 
 @given(st.integers(0, 5))
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 def test_the_first_failure_in_the_code_is_reported(library_path: Path, first: int) -> None:
     failing = chains([(i % 2, []) for i in range(6)], [(-1, -1)] * 6, range(first, 6))
     run = loaded(failing, library_path).session(workers=2)
