@@ -71,18 +71,18 @@ class InceptionA(nn.Module):
 class InceptionE(nn.Module):
     """The last block of Inception-v3, whose branches fork again (Szegedy et al., 2016, figure 7)."""
 
-    def __init__(self, inputs: int = 1280) -> None:
+    def __init__(self, inputs: int) -> None:
         super().__init__()
         self.one = _convolution(inputs, 320, 1)
         self.three = _convolution(inputs, 384, 1)
         self.three_forks = nn.ModuleList(_convolution(384, 384, sides) for sides in ((1, 3), (3, 1)))
-        self.double = nn.Sequential(_convolution(inputs, 448, 1), _convolution(448, 384, 3))
-        self.double_forks = nn.ModuleList(_convolution(384, 384, sides) for sides in ((1, 3), (3, 1)))
+        self.tower = nn.Sequential(_convolution(inputs, 448, 1), _convolution(448, 384, 3))
+        self.tower_forks = nn.ModuleList(_convolution(384, 384, sides) for sides in ((1, 3), (3, 1)))
         self.pooled = nn.Sequential(nn.AvgPool2d(3, 1, 1), _convolution(inputs, 192, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        three, double = self.three(x), self.double(x)
-        forks = [*(fork(three) for fork in self.three_forks), *(fork(double) for fork in self.double_forks)]
+        three, tower = self.three(x), self.tower(x)
+        forks = [*(fork(three) for fork in self.three_forks), *(fork(tower) for fork in self.tower_forks)]
         return torch.cat([self.one(x), *forks, self.pooled(x)], 1)
 
 
@@ -97,7 +97,7 @@ class NasnetCell(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         before, here = self.inputs[0](x), self.inputs[1](x)
-        three, five, before_three, before_five, before_last = self.separable
+        three, five, before_three, before_five, before_last = list(self.separable)
         results = [
             three(here) + here,
             before_three(before) + five(here),
@@ -156,7 +156,7 @@ def network(name: str, graphs: str) -> tuple[nn.Module, tuple[int, ...]]:
         "RandWire stage": lambda: (RandomlyWired(edges, nodes, 78), (1, 78, 14, 14)),
         "small Inception": lambda: (InceptionA(128, (32, 24, 24, 16, 16, 24)), (1, 128, 14, 14)),
         "Inception A": lambda: (InceptionA(192, (64, 48, 64, 64, 96, 32)), (1, 192, 35, 35)),
-        "Inception E": lambda: (InceptionE(), (1, 1280, 8, 8)),
+        "Inception E": lambda: (InceptionE(1280), (1, 1280, 8, 8)),
         "NASNet-A cell": lambda: (NasnetCell(88), (1, 88, 14, 14)),
         "SqueezeNet": lambda: (SqueezeNet(), (1, 64, 55, 55)),
     }

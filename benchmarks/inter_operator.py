@@ -67,10 +67,10 @@ def onnxruntime(name: str, graphs: str, threads: int, path: str) -> Callable[[],
     session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     _, shape = network(name, graphs)
     given, output = session.get_inputs()[0].name, session.get_outputs()[0].name
-    bindings = []
+    bindings: list[Any] = []
     for _ in range(INPUTS):
         x = torch.randn(shape).numpy()
-        y = session.run([output], {given: x})[0]
+        y: Any = session.run([output], {given: x})[0]
         binding = session.io_binding()
         binding.bind_cpu_input(given, x)
         binding.bind_output(output, "cpu", 0, y.dtype, y.shape, y.ctypes.data)
@@ -89,7 +89,7 @@ def openvino(name: str, graphs: str, threads: int, path: str) -> Callable[[], ob
     _, shape = network(name, graphs)
     calls = []
     for _ in range(INPUTS):
-        request = compiled.create_infer_request()
+        request: Any = compiled.create_infer_request()
         request.set_input_tensor(0, runtime.Tensor(torch.randn(shape).numpy(), shared_memory=True))
         calls.append(request._cpp.infer if hasattr(request, "_cpp") else request.infer)
     turn = itertools.cycle(calls)
@@ -113,7 +113,7 @@ def measure(name: str, graphs: str, folder: Path, rounds: int) -> dict[str, Any]
         for each, arm in list(arms.items()):
             try:
                 stack.enter_context(arm)
-            except Exception as error:  # noqa: BLE001 - a peer that is not installed
+            except Exception as error:
                 print(f"  {each} is absent: {error}")
                 del arms[each]
         repeats = {each: max(3, int(5e-3 / (arm.time_block(5, wall, warm_up=5) / 5))) for each, arm in arms.items()}

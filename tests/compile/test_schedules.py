@@ -18,6 +18,7 @@ from taut.compile import CompiledModel, compile_model
 from taut.compile._block import KernelStep, Step
 from taut.compile._dependences import accesses, dependences, disjoint
 from taut.compile._generate import generate, library_of
+from taut.compile._measured_schedule import StageCosts, fastest_schedule
 from taut.compile._memory import MemoryPlan
 from taut.compile._parallel import (
     Item,
@@ -175,9 +176,9 @@ def _touched(step: Step, plan: MemoryPlan) -> tuple[set[object], set[object]]:
         if buffer.kind == "constant":
             continue
         assert view is not None
-        owner, start = ("arena", plan.offsets[buffer] // 4) if buffer in plan.offsets else (buffer, 0)
+        owner, start = ("arena", int(plan.offsets[buffer]) // 4) if buffer in plan.offsets else (buffer, 0)
         for index in itertools.product(*(range(int(size)) for size in view.sizes)):
-            place = view.offset + sum(i * stride for i, stride in zip(index, view.strides, strict=True))
+            place = int(view.offset) + sum(i * int(stride) for i, stride in zip(index, view.strides, strict=True))
             found[written].add((owner, start + place))
     return found
 
@@ -203,7 +204,10 @@ def boxes(draw: st.DrawFn) -> list[View]:
         return found
     some = st.tuples(st.integers(1, 4), st.integers(0, 9))
     dims = [draw(st.lists(some, min_size=1, max_size=3)) for _ in range(2)]
-    return [View(buffer, *map(tuple, zip(*own, strict=True)), draw(st.integers(0, 20))) for own in dims]
+    return [
+        View(buffer, tuple(size for size, _ in own), tuple(stride for _, stride in own), draw(st.integers(0, 20)))
+        for own in dims
+    ]
 
 
 @given(boxes())
@@ -211,8 +215,8 @@ def boxes(draw: st.DrawFn) -> list[View]:
 def test_disjoint_views_share_no_element(views: list[View]) -> None:
     elements = [
         {
-            view.offset + sum(i * stride for i, stride in zip(index, view.strides, strict=True))
-            for index in itertools.product(*(range(size) for size in view.sizes))
+            int(view.offset) + sum(i * int(stride) for i, stride in zip(index, view.strides, strict=True))
+            for index in itertools.product(*(range(int(size)) for size in view.sizes))
         }
         for view in views
     ]
@@ -299,12 +303,13 @@ def test_list_schedules_are_valid_and_no_better_than_the_bound(seed: int, worker
     durations = [draw.uniform(0, 10) for _ in block.steps]
     queues = list_schedule(block, durations, workers)
     apply_schedule(lowered, queues)
+    own = [[step for step in queue if isinstance(step, int)] for queue in queues.workers]
     needed = dependences(block)
     end: dict[int, float] = {}
     position = [0] * workers
     free = [0.0] * workers
     while len(end) < len(block.steps):
-        for worker, queue in enumerate(queues.workers):
+        for worker, queue in enumerate(own):
             while position[worker] < len(queue) and needed[queue[position[worker]]] <= end.keys():
                 step = queue[position[worker]]
                 free[worker] = max([free[worker], *(end[other] for other in needed[step])]) + durations[step]
@@ -312,6 +317,23 @@ def test_list_schedules_are_valid_and_no_better_than_the_bound(seed: int, worker
                 position[worker] += 1
     assert max(end.values()) >= lower_bound(block, durations, workers) - 1e-9
     assert max(end.values()) <= 2 * lower_bound(block, durations, workers) + 1e-9
+
+
+def test_stage_costs_are_measured_once_for_each_strategy() -> None:
+    costs = StageCosts(compiled(0).lowered)
+    steps = schedulable(compiled(0).lowered.blocks[0])
+    first = next(step for step in steps[1:] if can_split(compiled(0).lowered.blocks[0].steps[step], 2))
+    figures = [costs.sequential([first]), costs.split([first]), costs.concurrent([[steps[0]], [first]])]
+    assert all(figure > 0 for figure in figures)
+    assert [costs.sequential([first]), costs.split([first]), costs.concurrent([[steps[0]], [first]])] == figures
+
+
+def test_the_fastest_schedule_gives_the_same_bits() -> None:
+    model = compiled(1)
+    x = torch.randn(1, CHANNELS, 4, 4)
+    found = fastest_schedule(model.lowered, (x,), 2, rounds=2)
+    assert found.seconds.keys() == {"sequential", "list", "split", "intra"}
+    assert torch.equal(found.session(x)[0], model.session(x)[0])
 
 
 def test_recipes_of_parts_have_their_sizes() -> None:

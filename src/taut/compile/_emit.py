@@ -20,7 +20,8 @@ from taut.compile._block import (
     Region,
     Step,
     buffers_of,
-    views_of,
+    inputs_of,
+    outputs_of,
 )
 from taut.compile._checks import EntryCheck, EntrySize
 from taut.compile._dims import plain, product, same
@@ -180,7 +181,7 @@ class Emitter:
         for step in self.block.steps[region.start : region.end]:
             assert isinstance(step, KernelStep | CopyStep)
             self._label = step.label
-            for view in views_of(step):
+            for view in (*inputs_of(step), *outputs_of(step)):
                 self.view(view)
         self._label = ""
         words = [word for task in region.tasks for word in (task.steps, task.worker, len(task.after), *task.after)]

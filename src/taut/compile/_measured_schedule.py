@@ -29,6 +29,8 @@ from taut.runtime import Session, load
 
 _HAND_OFF = 2e-7
 """Seconds from the end of a step on one worker to the start of another's."""
+_TRANSFER = 1 / 2e10
+"""Seconds to read a byte from the cache of another core."""
 _WORTH_SPLITTING = 4e-6
 """Seconds of a step below which its parts would not gain what handing them over costs."""
 
@@ -65,9 +67,13 @@ def fastest_schedule(lowered: Lowered, inputs: Sequence[Any], workers: int = 2, 
     durations = step_seconds(lowered, sequential, inputs)
     splittable = [step for step in schedulable(block) if can_split(block.steps[step], workers)]
     large = {step: workers for step in splittable if durations[step] >= _WORTH_SPLITTING}
+
+    def listed(parts: dict[int, int]) -> Schedule:
+        return list_schedule(block, durations, workers, hand_off=_HAND_OFF, transfer=_TRANSFER, parts=parts)
+
     candidates: dict[str, Schedule] = {
-        "list": list_schedule(block, durations, workers, hand_off=_HAND_OFF),
-        "split": list_schedule(block, durations, workers, hand_off=_HAND_OFF, parts=large),
+        "list": listed({}),
+        "split": listed(large),
         "intra": stages_of_parts(block, workers, large),
     }
     found: dict[str, tuple[Schedule | None, Lowered, Session]] = {"sequential": (None, lowered, sequential)}

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
-from taut.compile._block import Block, CopyStep, KernelStep, Region, Step
+from taut.compile._block import Block, CopyStep, KernelStep, Region, Step, inputs_of, outputs_of
 from taut.compile._block import Task as EmittedTask
 from taut.compile._dependences import dependences
+from taut.compile._dims import product
 from taut.compile._memory import plan_memory
 from taut.compile._program import Lowered, assemble
 from taut.compile._split import split_step
@@ -100,6 +101,7 @@ def list_schedule(
     workers: int = 2,
     *,
     hand_off: float = 0.0,
+    transfer: float = 0.0,
     parts: Mapping[int, int] = MappingProxyType({}),
 ) -> Queues:
     """Greedy by the longest path to the end: the ready step on which most waits goes to who can start it first.
@@ -108,7 +110,8 @@ def list_schedule(
         block: the code.
         durations: of each step, in any unit.
         workers: how many.
-        hand_off: what it costs to use a result of another worker, in the same unit.
+        hand_off: what it costs to wait for another worker, in the same unit.
+        transfer: what it costs to read a byte that another worker wrote, in the same unit.
         parts: steps to split, each into so many parts, which take equal shares of the duration.
     """
     block, number_of = _split(block, parts)
@@ -135,12 +138,14 @@ def list_schedule(
     while ready:
         _, step = heapq.heappop(ready)
 
-        def start(worker: int, step: int = step) -> float:
-            arrivals = (done[other][0] + hand_off * (done[other][1] != worker) for other in before[step])
-            return max([free[worker], *arrivals])
+        def finish(worker: int, step: int = step) -> float:
+            others = [other for other in before[step] if done[other][1] != worker]
+            start = max([free[worker], *(done[other][0] + hand_off * (other in others) for other in before[step])])
+            moved = sum(_bytes_between(block.steps[other], block.steps[step]) for other in others)
+            return start + moved * transfer + durations[step]
 
-        worker = min(range(workers), key=lambda number: (start(number), number))
-        free[worker] = start(worker) + durations[step]
+        worker = min(range(workers), key=lambda number: (finish(number), number))
+        free[worker] = finish(worker)
         done[step] = free[worker], worker
         if step in placed:
             queues[worker].append(items[step])
@@ -157,6 +162,19 @@ def lower_bound(block: Block, durations: Sequence[float], workers: int) -> float
     for step, earlier in enumerate(dependences(block)):
         finish.append(durations[step] + max((finish[other] for other in earlier), default=0.0))
     return max(max(finish, default=0.0), sum(durations) / workers)
+
+
+def _bytes_between(writer: Step, reader: Step) -> int:
+    """What a step reads of the results of another; 0 where sizes are not static."""
+    if not isinstance(writer, KernelStep | CopyStep) or not isinstance(reader, KernelStep | CopyStep):
+        return 0
+    written = {view.buffer: view for view in outputs_of(writer)}
+    found = 0
+    for view in inputs_of(reader):
+        if view.buffer in written:
+            size = product(written[view.buffer].sizes)
+            found += size * view.dtype.itemsize if isinstance(size, int) else 0
+    return found
 
 
 def _items(schedule: Schedule) -> Iterator[Item]:
