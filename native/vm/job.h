@@ -8,6 +8,7 @@
 #include <mutex>
 #include <vector>
 
+#include "vm/clock.h"
 #include "vm/program.h"
 
 namespace taut::vm {
@@ -37,6 +38,8 @@ class Job {
     void start(const TaskRunner& runner);
     // Takes part until all tasks are done.
     void work(unsigned worker);
+    // Whether a participant was waited for while others had its core.
+    bool contended() const { return contended_.load(std::memory_order_relaxed); }
     // After all are done; the failure is that of the first task in the order of the code.
     bool succeeded(Error& error);
 
@@ -46,6 +49,12 @@ class Job {
     bool taken(std::uint32_t task) const { return waiting_[task].load(std::memory_order_relaxed) == taken_mark; }
     void run(std::uint32_t task, unsigned worker);
     bool take_over(unsigned worker, std::int64_t waited);
+    void watch(unsigned worker, std::int64_t waited);
+
+    struct Progress {
+        std::int64_t time;
+        std::int64_t ran;
+    };
 
     static constexpr std::uint32_t taken_mark = std::numeric_limits<std::uint32_t>::max();
 
@@ -55,6 +64,8 @@ class Job {
     std::vector<std::vector<std::uint32_t>> cursors_;  // for each participant, where it is in each queue
     std::unique_ptr<std::atomic<std::uint32_t>[]> waiting_;  // tasks that come before, or taken_mark
     std::unique_ptr<std::atomic<bool>[]> present_;           // by worker
+    std::vector<ThreadClock> clocks_;                        // of those present
+    std::vector<std::vector<Progress>> progress_;            // for each participant, of each other
     std::uint32_t control_word_ = 0;
     const TaskRunner* runner_ = nullptr;
     std::mutex failure_;
@@ -62,6 +73,7 @@ class Job {
     alignas(64) std::atomic<std::uint32_t> remaining_{0};
     std::atomic<std::uint32_t> failed_{taken_mark};
     std::atomic<std::int32_t> holders_{1};
+    std::atomic<bool> contended_{false};
 };
 
 }  // namespace taut::vm

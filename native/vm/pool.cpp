@@ -13,6 +13,8 @@ namespace taut::vm {
 namespace {
 
 constexpr std::int64_t nanoseconds_before_sleep = 2'000'000;
+// After a job that had to share its cores the workers rest so many times as long, which bounds what that costs.
+constexpr std::int64_t rest_after_contention = 16;
 // Kernels keep tiles on the stack.
 constexpr std::size_t stack_bytes = std::size_t{4} << 20;
 
@@ -175,6 +177,10 @@ Pool::~Pool() {
 Pool::Lease::Lease(unsigned workers) : workers_(workers) {
     Pool* found = current();
     if (!found->mutex_.try_lock()) return;
+    if (found->rests_until_ > 0 && now() < found->rests_until_) {
+        found->mutex_.unlock();
+        return;
+    }
     pool_ = found;
     if (!found->grow(workers - 1)) workers_ = static_cast<unsigned>(found->workers_.size() + 1);
 }
@@ -184,10 +190,12 @@ Pool::Lease::~Lease() {
 }
 
 void Pool::Lease::run(Job& job) {
+    const std::int64_t started = now();
     pool_->place(workers_ - 1);
     for (unsigned i = 0; i + 1 < workers_; ++i) pool_->workers_[i]->offer(job);
     job.work(0);
     for (unsigned i = 0; i + 1 < workers_; ++i) pool_->workers_[i]->retract();
+    if (job.contended()) pool_->rests_until_ = now() + rest_after_contention * (now() - started);
 }
 
 }  // namespace taut::vm

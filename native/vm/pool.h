@@ -23,7 +23,7 @@ class Pool {
         Lease(const Lease&) = delete;
         Lease& operator=(const Lease&) = delete;
         ~Lease();
-        // False where another call has them.
+        // False where another call has them, or where they lately had to share their cores.
         explicit operator bool() const { return pool_ != nullptr; }
         // Runs a job that the caller holds alone.
         void run(Job& job);
@@ -46,6 +46,7 @@ class Pool {
     void place(unsigned workers);
 
     std::mutex mutex_;  // of whoever has the workers
+    std::int64_t rests_until_ = 0;
     std::vector<std::unique_ptr<Worker>> workers_;
 };
 

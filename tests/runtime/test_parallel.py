@@ -40,7 +40,7 @@ def chains(tasks: list[Task], operands: list[tuple[int, int]], failing: Containe
     main = function(
         shape(*code), *made, parallel(tasks), *adds, results, takes=1, gives=count, registers=1 + count, name="main"
     )
-    outputs = tuple(Ref(position) for position in range(count))
+    outputs = tuple(Ref(i) for i in range(count))
     return Program((main,), (tensor("x", 2, 3),), outputs, kernels=kernels("add", "fails"))
 
 
@@ -55,7 +55,7 @@ def graphs(draw: st.DrawFn) -> tuple[list[Task], list[tuple[int, int]]]:
 
 
 @given(graphs(), WORKERS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_graph_gives_what_one_worker_gives(
     library_path: Path, graph: tuple[list[Task], list[tuple[int, int]]], workers: int
 ) -> None:
@@ -87,7 +87,7 @@ def test_two_tasks_run_at_the_same_time(library_path: Path) -> None:
 
 
 @given(st.integers(0, 5))
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 def test_the_first_failure_in_the_code_is_reported(library_path: Path, first: int) -> None:
     failing = chains([(i % 2, []) for i in range(6)], [(-1, -1)] * 6, range(first, 6))
     run = loaded(failing, library_path).session(workers=2)

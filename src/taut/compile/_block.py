@@ -157,9 +157,14 @@ class Region:
         return self.start + sum(task.steps for task in self.tasks)
 
 
-def views_of(step: KernelStep | CopyStep) -> tuple[View, ...]:
-    """What a step reads, then what it writes."""
-    return (*step.inputs, *step.outputs) if isinstance(step, KernelStep) else (step.source, step.target)
+def inputs_of(step: KernelStep | CopyStep) -> tuple[View, ...]:
+    """What a step reads."""
+    return step.inputs if isinstance(step, KernelStep) else (step.source,)
+
+
+def outputs_of(step: KernelStep | CopyStep) -> tuple[View, ...]:
+    """What a step writes."""
+    return step.outputs if isinstance(step, KernelStep) else (step.target,)
 
 
 def buffers_of(step: Step) -> tuple[list[Buffer], list[Buffer]]:

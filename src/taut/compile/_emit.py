@@ -20,10 +20,11 @@ from taut.compile._block import (
     Region,
     Step,
     buffers_of,
-    views_of,
+    inputs_of,
+    outputs_of,
 )
 from taut.compile._checks import EntryCheck, EntrySize
-from taut.compile._dims import product, same
+from taut.compile._dims import plain, product, same
 from taut.compile._memory import MemoryPlan
 from taut.compile._shapes import Sizes
 from taut.compile._views import Buffer, View, contiguous_strides
@@ -180,7 +181,7 @@ class Emitter:
         for step in self.block.steps[region.start : region.end]:
             assert isinstance(step, KernelStep | CopyStep)
             self._label = step.label
-            for view in views_of(step):
+            for view in (*inputs_of(step), *outputs_of(step)):
                 self.view(view)
         self._label = ""
         words = [word for task in region.tasks for word in (task.steps, task.worker, len(task.after), *task.after)]
@@ -288,8 +289,7 @@ class Emitter:
             if key in self._views:
                 return self._views[key]
         offset = self.slot(view.offset)
-        strides = [1 if same(size, 1) else stride for size, stride in zip(view.sizes, view.strides, strict=True)]
-        slots = [self.slot(size) for size in (*view.sizes, *strides)]
+        slots = [self.slot(size) for size in (*view.sizes, *_plain_strides(view))]
         register = self.new_register()
         self.add(Opcode.VIEW, register, self._whole[buffer], offset, view.rank, *slots)
         self._views[key] = register
@@ -338,6 +338,18 @@ class Emitter:
 
 def _key(view: View) -> tuple:
     return (view.buffer, view.sizes, view.strides, view.offset)
+
+
+def _plain_strides(view: View) -> list[Dim]:
+    """Strides; where the size is 1 that of a contiguous tensor, as kernels may ask for, or 1 if it is not static."""
+    strides: list[Dim] = []
+    following: Dim = 1
+    for size, stride in zip(reversed(view.sizes), reversed(view.strides), strict=True):
+        if same(size, 1):
+            stride = following if isinstance(following, int) else 1
+        strides.append(stride)
+        following = plain(stride * size)
+    return strides[::-1]
 
 
 def _shaped(view: View, tensor: torch.Tensor) -> tuple[int, ...] | None:

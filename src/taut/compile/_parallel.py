@@ -6,11 +6,13 @@ import dataclasses
 import heapq
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
-from taut.compile._block import Block, CopyStep, KernelStep, Region, Step
+from taut.compile._block import Block, CopyStep, KernelStep, Region, Step, inputs_of, outputs_of
 from taut.compile._block import Task as EmittedTask
 from taut.compile._dependences import dependences
+from taut.compile._dims import product
 from taut.compile._memory import plan_memory
 from taut.compile._program import Lowered, assemble
 from taut.compile._split import split_step
@@ -78,7 +80,9 @@ def apply_schedule(lowered: Lowered, schedule: Schedule, function: int = 0) -> L
         ArgumentError: if a step cannot be split so.
     """
     source = lowered.blocks[function]
-    split, number_of = _split(source, _items(schedule))
+    _check_items(source, schedule)
+    parts = {item.step: item.parts for item in _items(schedule) if isinstance(item, Part)}
+    split, number_of = _split(source, parts)
     block, regions, before = _arranged(split, _tasks(schedule, number_of))
     blocks, plans = list(lowered.blocks), list(lowered.plans)
     blocks[function] = block
@@ -91,21 +95,37 @@ def schedulable(block: Block) -> list[int]:
     return [number for number, step in enumerate(block.steps) if isinstance(step, KernelStep | CopyStep)]
 
 
-def list_schedule(block: Block, durations: Sequence[float], workers: int = 2, hand_off: float = 0.0) -> Queues:
-    """Greedy by the longest path to the end: whoever is free first takes the ready step on which most waits.
+def list_schedule(
+    block: Block,
+    durations: Sequence[float],
+    workers: int = 2,
+    *,
+    hand_off: float = 0.0,
+    transfer: float = 0.0,
+    parts: Mapping[int, int] = MappingProxyType({}),
+) -> Queues:
+    """Greedy by the longest path to the end: the ready step on which most waits goes to who can start it first.
 
     Args:
         block: the code.
         durations: of each step, in any unit.
         workers: how many.
-        hand_off: what it costs to use a result of another worker, in the same unit.
+        hand_off: what it costs to wait for another worker, in the same unit.
+        transfer: what it costs to read a byte that another worker wrote, in the same unit.
+        parts: steps to split, each into so many parts, which take equal shares of the duration.
     """
+    block, number_of = _split(block, parts)
+    items = {number: item for item, number in number_of.items()}
+    durations = [
+        durations[item.step] / item.parts if isinstance(item, Part) else durations[item]
+        for item in (items[number] for number in range(len(block.steps)))
+    ]
     before = dependences(block)
     after: list[list[int]] = [[] for _ in before]
     for step, earlier in enumerate(before):
         for other in earlier:
             after[other].append(step)
-    path = list(durations)
+    path = durations.copy()
     for step in reversed(range(len(path))):
         path[step] += max((path[other] for other in after[step]), default=0.0)
     waiting = [len(earlier) for earlier in before]
@@ -113,20 +133,22 @@ def list_schedule(block: Block, durations: Sequence[float], workers: int = 2, ha
     heapq.heapify(ready)
     free = [0.0] * workers
     done: dict[int, tuple[float, int]] = {}
-    queues: list[list[int]] = [[] for _ in range(workers)]
+    queues: list[list[Item]] = [[] for _ in range(workers)]
     placed = set(schedulable(block))
     while ready:
         _, step = heapq.heappop(ready)
 
-        def start(worker: int, step: int = step) -> float:
-            arrivals = (done[other][0] + hand_off * (done[other][1] != worker) for other in before[step])
-            return max([free[worker], *arrivals])
+        def finish(worker: int, step: int = step) -> float:
+            others = [other for other in before[step] if done[other][1] != worker]
+            start = max([free[worker], *(done[other][0] + hand_off * (other in others) for other in before[step])])
+            moved = sum(_bytes_between(block.steps[other], block.steps[step]) for other in others)
+            return start + moved * transfer + durations[step]
 
-        worker = min(range(workers), key=lambda number: (start(number), number))
-        free[worker] = start(worker) + durations[step]
+        worker = min(range(workers), key=lambda number: (finish(number), number))
+        free[worker] = finish(worker)
         done[step] = free[worker], worker
         if step in placed:
-            queues[worker].append(step)
+            queues[worker].append(items[step])
         for other in after[step]:
             waiting[other] -= 1
             if waiting[other] == 0:
@@ -142,6 +164,19 @@ def lower_bound(block: Block, durations: Sequence[float], workers: int) -> float
     return max(max(finish, default=0.0), sum(durations) / workers)
 
 
+def _bytes_between(writer: Step, reader: Step) -> int:
+    """What a step reads of the results of another; 0 where sizes are not static."""
+    if not isinstance(writer, KernelStep | CopyStep) or not isinstance(reader, KernelStep | CopyStep):
+        return 0
+    written = {view.buffer: view for view in outputs_of(writer)}
+    found = 0
+    for view in inputs_of(reader):
+        if view.buffer in written:
+            size = product(written[view.buffer].sizes)
+            found += size * view.dtype.itemsize if isinstance(size, int) else 0
+    return found
+
+
 def _items(schedule: Schedule) -> Iterator[Item]:
     if isinstance(schedule, Stages):
         for stage in schedule.stages:
@@ -152,28 +187,32 @@ def _items(schedule: Schedule) -> Iterator[Item]:
             yield from queue
 
 
-def _split(block: Block, items: Iterator[Item]) -> tuple[Block, dict[Item, int]]:
-    """The block with its steps split as the schedule asks, and the new number of each item."""
+def _check_items(block: Block, schedule: Schedule) -> None:
+    """Refuse a schedule that has not each step once, whole or in all its parts."""
     given: dict[int, list[Item]] = {}
-    for item in items:
+    for item in _items(schedule):
         given.setdefault(item.step if isinstance(item, Part) else item, []).append(item)
     wanted = set(schedulable(block))
     for step in sorted(given.keys() ^ wanted):
         problem = "lacks" if step in wanted else "has"
         raise GraphError(f"the schedule {problem} step {step}", expected="each kernel and copy once")
+    for step, found in given.items():
+        first = found[0]
+        expected = [Part(step, part, first.parts) for part in range(first.parts)] if isinstance(first, Part) else [step]
+        if sorted(found, key=str) != sorted(expected, key=str):
+            raise GraphError(f"the schedule has step {step} as {found}", expected=str(expected))
+
+
+def _split(block: Block, parts: Mapping[int, int]) -> tuple[Block, dict[Item, int]]:
+    """The block with steps in so many parts, and the new number of each item."""
     steps: list[Step] = []
     number_of: dict[Item, int] = {}
     for number, step in enumerate(block.steps):
-        found = given.get(number, [])
-        parts = found[0].parts if found and isinstance(found[0], Part) else 1
-        expected = [number] if parts == 1 else [Part(number, part, parts) for part in range(parts)]
-        if number in wanted and sorted(found, key=str) != sorted(expected, key=str):
-            if not (parts == 1 and found == [Part(number, 0, 1)]):
-                raise GraphError(f"the schedule has step {number} as {found}", expected=f"{expected}")
-        for part, piece in enumerate(split_step(step, parts)):
-            for item in [Part(number, part, parts), *([number] if parts == 1 else [])]:
-                number_of[item] = len(steps)
-            steps.append(piece)
+        count = parts.get(number, 1)
+        pieces = split_step(step, count)
+        for part in range(count):
+            number_of[Part(number, part, count) if number in parts else number] = len(steps) + part
+        steps += pieces
     return dataclasses.replace(block, steps=tuple(steps)), number_of
 
 
@@ -216,7 +255,9 @@ def _arranged(block: Block, tasks: Sequence[_Task]) -> tuple[Block, list[Region]
             before.append(steps | (1 << position) - (1 << starts[number]))
         if task.worker >= 0:
             first = number - len(region)
-            direct = {other for other in earlier[number] if not any(done[more] >> other & 1 for more in earlier[number])}
+            direct = {
+                other for other in earlier[number] if not any(done[more] >> other & 1 for more in earlier[number])
+            }
             after = tuple(sorted(other - first for other in direct if other >= first))
             region.append(EmittedTask(len(task.steps), task.worker, after))
         if region and (number + 1 == len(order) or order[number + 1].worker < 0):

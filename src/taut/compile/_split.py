@@ -104,9 +104,7 @@ def _cuts(step: KernelStep, recipe: Recipe) -> list[Cut]:
     return []
 
 
-def _aligned(
-    step: KernelStep, axis: int, own: Sequence[int | None], unit: int = 1, units: Sequence[int] = ()
-) -> Cut:
+def _aligned(step: KernelStep, axis: int, own: Sequence[int | None], unit: int = 1, units: Sequence[int] = ()) -> Cut:
     """Along a dimension of the output; inputs beyond `own` align with the output from the right."""
     rank = step.outputs[0].rank
     axes = list(own)

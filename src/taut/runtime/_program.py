@@ -28,9 +28,9 @@ Instruction = tuple[int, ...]
 class Opcode(enum.IntEnum):
     """Operations of the machine.
 
-    PARALLEL splits the instructions that follow it into tasks, each so many KERNELs and COPYs, with the worker that should
-    run it and the numbers of earlier tasks that must be done before. Tasks that nothing orders may run at the same time
-    and must not write what another of them touches. Run one after the other, as on a single worker, they are always right.
+    PARALLEL splits the instructions that follow it into tasks, each so many KERNELs and COPYs, with the worker that
+    should run it and the numbers of earlier tasks that must be done before. Tasks that nothing orders may run at the
+    same time and must not write what another of them touches. In the order of the code they are always right.
 
     In the words, `r` is a register, `s` a slot of the heap, `dtype` a position in `DTYPES`, `pc` the number of an
     instruction in the same function. A list of n items follows its length.
