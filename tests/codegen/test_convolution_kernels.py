@@ -17,8 +17,8 @@ BIAS_RELU = (("accumulator",), ("operand", 2), ("add", 0, 1), ("relu", 2))
 RESIDUAL = (*BIAS_RELU[:3], ("operand", 3), ("add", 2, 3), ("relu", 4))
 
 
-def recipe(depth, channels, window, *, rows=None, columns=None, residual=False, channels_first=False):
-    shape = (None, depth, rows, columns) if channels_first else (None, rows, columns, depth)
+def recipe(depth, channels, window, *, batch=None, rows=None, columns=None, residual=False, channels_first=False):
+    shape = (batch, depth, rows, columns) if channels_first else (batch, rows, columns, depth)
     extras = [Operand("float32", (channels,))]
     if residual:
         extras.append(Operand("float32", (None, None, None, channels)))
@@ -44,6 +44,21 @@ RECIPES = {
     "static": recipe(64, 64, Window((3, 3), padding=(1, 1, 1, 1)), rows=8, columns=8),
     "static 1x1": recipe(20, 72, Window((1, 1)), rows=1, columns=49),
     "static 1x1, residual": recipe(32, 24, Window((1, 1)), rows=5, columns=11, residual=True),
+    "one column": recipe(3, 32, Window((3, 3), padding=(1, 1, 1, 1)), columns=1),
+    "one column, channels first": recipe(3, 32, Window((3, 3), padding=(1, 1, 1, 1)), columns=1, channels_first=True),
+    "one row": recipe(3, 16, Window((1, 3), (1, 2), (0, 0, 2, 1)), rows=1),
+    "one row, channels first": recipe(2, 24, Window((1, 5), padding=(0, 0, 3, 1)), rows=1, channels_first=True),
+    "static 4 columns": recipe(3, 16, Window((1, 3), (1, 2), (0, 0, 2, 1)), rows=1, columns=4),
+    "static 4 columns, channels first": recipe(
+        3, 16, Window((1, 3), (1, 2), (0, 0, 2, 1)), rows=1, columns=4, channels_first=True
+    ),
+    "static batch, 4 columns": recipe(
+        3, 16, Window((1, 3), (1, 2), (0, 0, 2, 1)), batch=4, rows=1, columns=4, channels_first=True
+    ),
+    "static batch, 1 column": recipe(3, 16, Window((1, 3), padding=(0, 0, 1, 1)), batch=2, rows=4, columns=1),
+    "static 1x1, 4 rows, channels first": recipe(3, 16, Window((1, 1)), rows=4, columns=1, channels_first=True),
+    "static pixel": recipe(1, 20, Window((3, 1), (2, 2), (1, 1, 0, 0)), rows=1, columns=1),
+    "static, narrower than a tile": recipe(5, 24, Window((3, 3), padding=(1, 1, 1, 1)), rows=2, columns=3),
     "static, odd": recipe(128, 80, Window((3, 3), (2, 2), padding=(1, 1, 1, 1)), rows=15, columns=13),
 }
 
@@ -53,6 +68,28 @@ def kernels(tmp_path_factory):
     built = build(RECIPES.values(), cache=tmp_path_factory.mktemp("cache"))
     assert not built.failed
     return {name: Kernel(built, recipe) for name, recipe in RECIPES.items()}
+
+
+DYNAMIC = [name for name, made in RECIPES.items() if None in made.operands[0].shape[1:]]
+STATIC = [
+    (name, batch)
+    for name, made in RECIPES.items()
+    if name not in DYNAMIC
+    for batch in ((0, 1, 3) if made.operands[0].shape[0] is None else made.operands[0].shape[:1])
+]
+
+
+def image_sizes(made):
+    """Rows and columns of the image, None where they are not static."""
+    return made.operands[0].shape[2:] if made.parameters["channels_first"] else made.operands[0].shape[1:3]
+
+
+def sizes_of(name, rows, columns):
+    """Rows and columns that the recipe accepts, its own where they are static."""
+    sizes = image_sizes(RECIPES[name])
+    rows, columns = (given if size is None else size for size, given in zip(sizes, (rows, columns), strict=True))
+    assume(min(outputs(Window.of(RECIPES[name]), rows, columns)) > 0)
+    return rows, columns
 
 
 def compare(kernels, name, batch, rows, columns, *, contiguous=False):
@@ -72,25 +109,32 @@ def compare(kernels, name, batch, rows, columns, *, contiguous=False):
     np.testing.assert_allclose(output, expected, rtol=1e-5, atol=3e-6 * np.sqrt(weight[0].size))
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if not name.startswith("static")])
+@pytest.mark.parametrize("name", DYNAMIC)
 @given(st.integers(0, 3), st.integers(1, 40), st.integers(1, 40), st.booleans())
 @settings(max_examples=25, deadline=None)
 @example(1, 3, 3, False)
 @example(1, 17, 67, True)
 @example(2, 70, 3, False)
 def test_any_size_is_right(kernels, name, batch, rows, columns, contiguous):
-    window = Window.of(RECIPES[name])
-    assume(min(outputs(window, rows, columns)) > 0)
+    rows, columns = sizes_of(name, rows, columns)
     compare(kernels, name, batch, rows, columns, contiguous=contiguous)
 
 
-@pytest.mark.parametrize("batch", [0, 1, 3])
-def test_static_sizes_are_right(kernels, batch):
-    compare(kernels, "static", batch, 8, 8)
-    compare(kernels, "static, odd", batch, 15, 13)
-    for contiguous in (True, False):
-        compare(kernels, "static 1x1", batch, 1, 49, contiguous=contiguous)
-        compare(kernels, "static 1x1, residual", batch, 5, 11, contiguous=contiguous)
+@pytest.mark.parametrize("name", DYNAMIC)
+@given(st.integers(1, 2), st.integers(1, 20), st.integers(1, 20))
+@settings(max_examples=25, deadline=None)
+@example(1, 1, 1)
+@example(1, 1, 20)
+@example(1, 20, 1)
+def test_any_small_size_is_right(kernels, name, batch, rows, columns):
+    rows, columns = sizes_of(name, rows, columns)
+    compare(kernels, name, batch, rows, columns, contiguous=True)
+
+
+@pytest.mark.parametrize("contiguous", [True, False])
+@pytest.mark.parametrize(("name", "batch"), STATIC)
+def test_static_sizes_are_right(kernels, name, batch, contiguous):
+    compare(kernels, name, batch, *image_sizes(RECIPES[name]), contiguous=contiguous)
 
 
 @pytest.mark.parametrize(("name", "rows", "columns"), [("3x3", 13, 19), ("static 1x1, residual", 5, 11)])

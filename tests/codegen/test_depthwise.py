@@ -36,6 +36,9 @@ RECIPES = {
     "5x5, stride 2": recipe(72, Window((5, 5), (2, 2), (2, 2, 2, 2))),
     "dilation 2, few channels": recipe(5, Window((3, 3), padding=(2, 2, 2, 2), dilation=(2, 2))),
     "uneven": recipe(16, Window((2, 3), (2, 1), (0, 1, 2, 0))),
+    "static column": recipe(20, Window((5, 5), padding=(2, 2, 2, 2)), rows=9, columns=1),
+    "static row, residual": recipe(3, Window((1, 3), (1, 2), (0, 0, 1, 1)), rows=1, columns=4, residual=True),
+    "static pixel": recipe(32, Window((3, 3), padding=(1, 1, 1, 1)), rows=1, columns=1),
     "static": recipe(144, Window((3, 3), padding=(1, 1, 1, 1)), rows=7, columns=14),
 }
 
@@ -62,11 +65,13 @@ def compare(kernels, name, batch, rows, columns, *, contiguous=False):
     np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if name != "static"])
+@pytest.mark.parametrize("name", [name for name in RECIPES if not name.startswith("static")])
 @given(st.integers(0, 3), st.integers(1, 40), st.integers(1, 40), st.booleans())
 @settings(max_examples=25, deadline=None)
 @example(1, 3, 3, False)
 @example(1, 35, 70, True)
+@example(1, 20, 1, True)
+@example(1, 1, 20, True)
 def test_any_size_is_right(kernels, name, batch, rows, columns, contiguous):
     window = Window.of(RECIPES[name])
     assume(min(outputs(window, rows, columns)) > 0)
@@ -74,8 +79,9 @@ def test_any_size_is_right(kernels, name, batch, rows, columns, contiguous):
 
 
 @pytest.mark.parametrize("batch", [0, 1, 3])
-def test_static_sizes_are_right(kernels, batch):
-    compare(kernels, "static", batch, 7, 14)
+@pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("static")])
+def test_static_sizes_are_right(kernels, name, batch):
+    compare(kernels, name, batch, *RECIPES[name].operands[0].shape[1:3])
 
 
 def test_a_residual_may_be_overwritten(kernels):

@@ -18,8 +18,8 @@ PADDED = Window((3, 3), (2, 2), (1, 1, 1, 1))
 CEILED = Window((3, 3), (2, 2), (1, 2, 1, 2))  # as ceil_mode pads some sizes
 
 
-def image_of(channels):
-    return Operand("float32", (None, None, None, channels))
+def image_of(channels, rows=None, columns=None):
+    return Operand("float32", (None, rows, columns, channels))
 
 
 RECIPES = {
@@ -28,6 +28,9 @@ RECIPES = {
         image_of(64), Window((2, 3), padding=(1, 1, 1, 1), dilation=(2, 2)), expression=(("accumulator",), ("relu", 0))
     ),
     "max, 5x5": max_pool_recipe(image_of(40), Window((5, 5), padding=(2, 2, 2, 2))),
+    "max of a static column": max_pool_recipe(image_of(20, 9, 1), PADDED),
+    "max of a static row": max_pool_recipe(image_of(3, 1, 4), Window((1, 3), padding=(0, 0, 1, 1))),
+    "average of a static row": average_pool_recipe(image_of(20, 1, 4), PADDED, counted=(1, 1, 1, 1)),
     "average of pixels": average_pool_recipe(image_of(16), PADDED),
     "average with padding": average_pool_recipe(image_of(40), PADDED, counted=(1, 1, 1, 1)),
     "average of pixels, ceiled": average_pool_recipe(image_of(5), CEILED),
@@ -72,8 +75,12 @@ def mean(x, window, counted):
 @settings(max_examples=25, deadline=None)
 @example(1, 3, 3, False)
 @example(1, 35, 70, True)
+@example(1, 20, 1, True)
+@example(1, 1, 20, True)
 def test_any_size_is_right(kernels, name, batch, rows, columns, contiguous):
     made = RECIPES[name]
+    static = made.operands[0].shape[1:3]
+    rows, columns = (given if size is None else size for size, given in zip(static, (rows, columns), strict=True))
     window, channels = Window.of(made), channels_of(made.operands[-1])
     sizes = outputs(window, rows, columns)
     assume(min(sizes) > 0)

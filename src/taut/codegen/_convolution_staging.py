@@ -91,11 +91,15 @@ class Staging:
         channels = channels or self._channels
         columns = self._window.reach(1, tile.columns * tile.width)
         rows = self._window.reach(0, tile.rows * tile.height)
+        # A run is copied by whole vectors, the last of which starts earlier: it holds one at least.
+        run = max(columns * channels if self._flat else columns, lanes)
+        if self._first:
+            columns = run
         func = self.func.compute_at(consumer, at).bound_storage(j, rows)
         if rows * columns * channels * 4 <= _STACK:
             func.store_in(hl.MemoryType.Stack)
         if self._flat:
-            func.bound_extent(i, columns * channels).vectorize(i, lanes)
+            func.bound_extent(i, run).vectorize(i, lanes)
             func.specialize(self._contiguous)
             return
         func.bound_extent(i, columns)
