@@ -9,15 +9,15 @@ import sympy
 import torch
 
 from taut.codegen import map_recipe
-from taut.compile._anchor import Anchor
-from taut.compile._anchors import is_anchor, make_anchor
+from taut.compile._anchors import is_anchor
 from taut.compile._block import Block, CheckStep, CopyStep, ItemStep, KernelStep, Step
 from taut.compile._calls import lower_control_flow, lower_fallback
 from taut.compile._dims import free_symbols, plain, product
+from taut.compile._epilogues import lower_anchor
 from taut.compile._fusion import fuse, iteration_sizes
 from taut.compile._grouped import Grouped, group
 from taut.compile._joins import plan_joins
-from taut.compile._kernel_operands import align, broadcast_to_one, memory_order, merge, operand
+from taut.compile._kernel_operands import broadcast_to_one, memory_order, merge, operand
 from taut.compile._layout_ops import is_layout, is_reshape, number, regroup, view_results
 from taut.compile._pointwise import DTYPES, Expressions, Value, expression
 from taut.compile._prebuilt import lower_prebuilt
@@ -64,7 +64,7 @@ class Lowering:
         self.entry: frozenset[str] = frozenset()
         self._constants: dict[int, tuple[torch.Tensor, Buffer]] = {}  # with the tensor, lest its id be used again
         self._made: dict[tuple[Any, ...], Any] = {}
-        self._label = ""
+        self.label = ""
         anchors = {node.id for node in graph.nodes if node.id not in avoided and is_anchor(graph, node)}
         self.anchors = anchors
         self.fusion = fuse(graph, frozenset(anchors), avoided)
@@ -101,9 +101,9 @@ class Lowering:
         members = self.fusion.members
         ends = {chain[-1]: anchor for anchor, chain in self.fusion.chains.items()}
         for node in self.graph.nodes:
-            self._label = node.module_path or node.op
+            self.label = node.module_path or node.op
             if node.id in ends:
-                self.anchor(self.graph.nodes[ends[node.id]], self.fusion.chains[ends[node.id]])
+                lower_anchor(self, self.graph.nodes[ends[node.id]], self.fusion.chains[ends[node.id]])
             elif node.id not in members and node.id not in self.fusion.chains:
                 self.node(node)
         results = tuple(self.result(ref) for ref in self.graph.output_refs)
@@ -125,7 +125,7 @@ class Lowering:
         elif node.op in CONTROL_FLOW:
             lower_control_flow(self, node)
         elif node.id in self.anchors:
-            self.anchor(node, ())
+            lower_anchor(self, node, ())
         elif node.id in self.fusion.maps:
             self.map(node, self.fusion.maps[node.id])
         elif is_layout(node) and node.id not in self.avoided:
@@ -169,7 +169,7 @@ class Lowering:
     def new(self, dtype: torch.dtype, elements: Dim) -> Buffer:
         """Memory for a value: planned, unless its size is not known at the start."""
         late = not {symbol.name for symbol in free_symbols(elements)} <= self.entry
-        return Buffer("storage" if late else "arena", dtype, elements, name=self._label)
+        return Buffer("storage" if late else "arena", dtype, elements, name=self.label)
 
     def transposed(self, matrix: torch.Tensor) -> torch.Tensor:
         """A constant matrix transposed; the same tensor for the same matrix."""
@@ -193,11 +193,6 @@ class Lowering:
         """Append a step."""
         self.steps.append(step)
 
-    @property
-    def label(self) -> str:
-        """Where the node comes from."""
-        return self._label
-
     def contiguous(self, view: View) -> View:
         """The view, copied if its elements do not lie in row-major order."""
         if view.is_contiguous():
@@ -216,7 +211,7 @@ class Lowering:
         if view.dtype in DTYPES:
             self._emit_map([source], target, Expressions([("operand", 0)]), 0)
         else:
-            self.emit(CopyStep(source, target, self._label))
+            self.emit(CopyStep(source, target, self.label))
         inverse = [axes.index(axis) for axis in range(view.rank)]
         return target.permute(inverse)
 
@@ -231,13 +226,11 @@ class Lowering:
             if kind.expression != sympy.true:
                 symbols = sorted(kind.expression.free_symbols, key=str)
                 values = ", ".join(f"{symbol} = {{{symbol}}}" for symbol in symbols)
-                self.emit(CheckStep(kind.expression, f"{message} does not hold: {values}", self._label))
+                self.emit(CheckStep(kind.expression, f"{message} does not hold: {values}", self.label))
         elif isinstance(kind, TensorType):
             symbol = f"check{node.id}"
-            self.emit(ItemStep(self.tensor(holds), symbol, self._label))
-            self.emit(
-                CheckStep(sympy.Ne(sympy.Symbol(symbol, integer=True, nonnegative=True), 0), message, self._label)
-            )
+            self.emit(ItemStep(self.tensor(holds), symbol, self.label))
+            self.emit(CheckStep(sympy.Ne(sympy.Symbol(symbol, integer=True, nonnegative=True), 0), message, self.label))
 
     def scalar(self, node: Node) -> None:
         """A size: nothing to do, unless it is read from a tensor."""
@@ -245,7 +238,7 @@ class Lowering:
         assert isinstance(kind, ScalarType)
         if node.op.startswith("aten.item"):
             if isinstance(kind.expression, sympy.Symbol):
-                self.emit(ItemStep(self.tensor(node.args[0]), kind.expression.name, self._label))
+                self.emit(ItemStep(self.tensor(node.args[0]), kind.expression.name, self.label))
                 self.known.add(kind.expression.name)
             else:
                 raise _unsupported_scalar(node)
@@ -257,7 +250,7 @@ class Lowering:
         first = node.args[0]
         late = self.late.get(first) if isinstance(first, Ref) else None
         if late is not None and (found := regroup(node, late)) is not None:
-            self._put(Ref(node.id), found)
+            self.put(Ref(node.id), found)
             return
         source = self.tensor(first)
         try:
@@ -277,7 +270,8 @@ class Lowering:
         for index, view in enumerate(found):
             self.values[Ref(node.id, index)] = view
 
-    def _put(self, ref: Ref, value: View | Grouped) -> None:
+    def put(self, ref: Ref, value: View | Grouped) -> None:
+        """Note the value of a node."""
         if isinstance(value, View):
             self.values[ref] = value
         else:
@@ -348,7 +342,7 @@ class Lowering:
         written = broadcast_to_one(output)
         recipe = map_recipe(tuple(made.entries), [operand(view) for view in read], operand(written))
         in_place = () if rows else tuple(range(len(read)))
-        self.emit(KernelStep(recipe, tuple(read), (written,), self._label, nodes, in_place))
+        self.emit(KernelStep(recipe, tuple(read), (written,), self.label, nodes, in_place))
 
     def _gathered(self, view: View, rows: int) -> View:
         """A copy in row-major order of what moves and of the last `rows` dimensions; others stay as they are."""
@@ -357,52 +351,6 @@ class Lowering:
         copied = self.copy(view.permute(moving), range(len(moving)))
         strides = dict(zip(moving, copied.strides, strict=True))
         return copied.with_dimensions(view.sizes, [strides.get(axis, 0) for axis in range(view.rank)])
-
-    def anchor(self, node: Node, chain: tuple[int, ...]) -> None:
-        """A kernel with its epilogue; what does not fit into it is lowered on its own."""
-        self._label = node.module_path or node.op
-        anchor = make_anchor(self, node)
-        virtual = Buffer("arena", node.type.dtype, product(anchor.sizes))
-        current = anchor.view(virtual)
-        made = Expressions()
-        extras: list[View] = [*anchor.extras]
-        entry = anchor.start(made)
-        last, rest = node, ()
-        for position, member in enumerate(chain):
-            step = self.graph.nodes[member]
-            following = self._epilogue(step, last, current, anchor, made, extras, entry)
-            if following is None:
-                rest = chain[position:]
-                break
-            current, entry = following
-            last = step
-        target, value = self._place(last, anchor, current)
-        made.cast_last(Value(entry, last.type.dtype), last.type.dtype)
-        read = [broadcast_to_one(view) for view in extras]
-        recipe = anchor.recipe([operand(view) for view in read], operand(target), tuple(made.entries))
-        nodes = (node.id, *(member for member in chain if member not in rest))
-        others = range(len(anchor.inputs), len(anchor.inputs) + len(read)) if anchor.in_place else ()
-        step = KernelStep(recipe, (*anchor.inputs, *read), (target,), self._label, nodes, tuple(others))
-        self.emit(step)
-        self._put(Ref(last.id), value)
-        for member in rest:
-            step = self.graph.nodes[member]
-            if is_layout(step):
-                self.layout(step)
-            else:
-                self.map(step, (member,))
-
-    def _place(self, last: Node, anchor: Anchor, current: View | Grouped) -> tuple[View, View | Grouped]:
-        """What a kernel writes, and the value of the last node of its chain there."""
-        join = self.joins.get(Ref(last.id))
-        if join is None:
-            buffer = self.new(last.type.dtype, product(anchor.sizes))
-            return contiguous(buffer, anchor.sizes), _moved(current, buffer)
-        *pixels, channels = anchor.sizes
-        whole = self.joined(join.node)
-        rows = whole.permute((0, 2, 3, 1)).reshape((*pixels, join.channels))
-        assert rows is not None
-        return rows.narrow(3, join.start, channels), whole.narrow(1, join.start, channels)
 
     def joined(self, node: int) -> View:
         """The memory of a concatenation of channels of images, as (N, C, H, W) with the channels next to each other."""
@@ -413,41 +361,6 @@ class Lowering:
             return contiguous(self.new(self.graph.nodes[node].type.dtype, product(sizes)), sizes).permute((0, 3, 1, 2))
 
         return self.memo(("joined", node), make)
-
-    def _epilogue(
-        self,
-        step: Node,
-        last: Node,
-        current: View | Grouped,
-        anchor: Anchor,
-        made: Expressions,
-        extras: list[View],
-        entry: int,
-    ) -> tuple[View | Grouped, int] | None:
-        """The view and entry after one more node of the chain, or None if it does not fit."""
-        if is_layout(step):
-            if isinstance(current, Grouped):
-                found = regroup(step, current)
-                return None if found is None else (found, entry)
-            views = view_results(self.graph, step, current)
-            return None if views is None else (views[0], entry)
-        if isinstance(current, Grouped):
-            return None
-        aligned: dict[Ref, View] = {}
-        for ref in step.inputs:
-            if ref.node != last.id:
-                view = align(self.tensor(ref).expand(current.sizes), current, anchor.sizes, self.hint)
-                if view is None:
-                    return None
-                aligned[ref] = view
-
-        def value(ref: Ref) -> Value:
-            if ref.node == last.id:
-                return Value(entry, last.type.dtype)
-            extras.append(aligned[ref])
-            return Value(made.add("operand", len(anchor.inputs) + len(extras) - 1), aligned[ref].dtype)
-
-        return current, expression(self.graph, step, made, value).entry
 
 
 def _moves_along_row(view: View, rows: int) -> bool:
@@ -462,12 +375,3 @@ def _unsupported_scalar(node: Node) -> Exception:
         expected="an integer used as a size or an index",
         fix="keep the number in a tensor of no dimensions",
     )
-
-
-def _moved(value: View | Grouped, buffer: Buffer) -> View | Grouped:
-    """The same view of another buffer."""
-    if isinstance(value, Grouped):
-        moved = _moved(value.view, buffer)
-        assert isinstance(moved, View)
-        return Grouped(moved, value.groups)
-    return View(buffer, value.sizes, value.strides, value.offset)
