@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -128,7 +129,7 @@ def onnxruntime_arm(path: Path, name: str = "onnxruntime") -> Arm:
 
     def bind(inputs: Inputs) -> tuple[Call, Callable[[], Tensor]]:
         values = [x.contiguous().numpy() for x in inputs]
-        y = session.run([output], dict(zip(names, values, strict=True)))[0]
+        y = np.asarray(session.run([output], dict(zip(names, values, strict=True)))[0])
         binding = session.io_binding()
         for each, value in zip(names, values, strict=True):
             binding.bind_cpu_input(each, value)
@@ -157,11 +158,10 @@ def openvino_arm(path: Path) -> Arm:
         values = [x.contiguous().numpy() for x in inputs]
         for index, value in enumerate(values):
             request.set_input_tensor(index, openvino.Tensor(value, shared_memory=True))
-        infer = request._cpp.infer if hasattr(request, "_cpp") else request.infer
 
         def call() -> object:
-            infer()
-            return values
+            request.infer()
+            return values  # whose memory the request reads
 
         return call, lambda: torch.from_numpy(request.get_output_tensor(0).data.copy())
 
@@ -183,7 +183,7 @@ def export_onnx(network: nn.Module, example: Inputs, dynamic: Any, path: Path, *
     names = [f"input{index}" for index in range(len(example))]
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        common = {"input_names": names, "output_names": ["output"]}
+        common: dict[str, Any] = {"input_names": names, "output_names": ["output"]}
         if legacy:
             axes = {
                 name: {axis: dim.__name__ for axis, dim in dims.items()}
@@ -315,11 +315,11 @@ def versus_timed(
         "verdict": result.verdict,
         "pairs": result.pairs,
     }
-    high = "inf" if row["high"] is None else f"{row['high']:.3f}"
     mark = {"faster": "win", "slower": "LOSS"}.get(result.verdict, "no evidence")
+    interval = f"[{row['low']:.3f}, {_shown(row['high'])}]"
     print(
-        f"{case:20s} {ours.name:12s} {1e6 * row['our_seconds']:10.2f} us   {peer.name:30s}"
-        f" {1e6 * row['peer_seconds']:10.2f} us   {row['ratio']:7.3f}x [{row['low']:.3f}, {high}]: {mark}",
+        f"{case:20s} {ours.name:11s} {1e6 * row['our_seconds']:10.2f} us   {peer.name:30s}"
+        f" {1e6 * row['peer_seconds']:10.2f} us   {row['ratio']:7.3f}x {interval}: {mark}",
         flush=True,
     )
     return row
@@ -334,7 +334,13 @@ def print_best(rows: Sequence[dict[str, Any]]) -> None:
     """Of each case the peer that is fastest."""
     for case in dict.fromkeys(row["case"] for row in rows):
         best = min((row for row in rows if row["case"] == case), key=lambda row: row["peer_seconds"])
-        print(f"{case}: best peer {best['peer']}, ratio {best['ratio']:.3f} [{best['low']:.3f}, {best['high']}]")
+        print(
+            f"{case}: best peer {best['peer']}, ratio {best['ratio']:.3f} [{best['low']:.3f}, {_shown(best['high'])}]"
+        )
+
+
+def _shown(high: float | None) -> str:
+    return "inf" if high is None else f"{high:.3f}"
 
 
 def parse(doc: str | None, cases: Sequence[str]) -> argparse.Namespace:

@@ -51,7 +51,7 @@ def profile_kernels(model: CompiledModel, inputs: tuple[Tensor, ...], runs: int 
     nodes = {node.id: node for node in graph.nodes}
     steps = [step for step in model.lowered.blocks[0].steps if isinstance(step, KernelStep)]
     places = [n for n, words in enumerate(program.functions[0].instructions) if words[0] == Opcode.KERNEL]
-    found: dict[tuple[str, int], KernelTime] = {}
+    found: dict[tuple[int, int], KernelTime] = {}
     for step, place in zip(steps, places, strict=True):
         macs = sum(evaluate(operation_cost(graph, nodes[node]).macs, sizes) for node in step.nodes)
         kind = step.kernel.template if isinstance(step.kernel, Recipe) else step.kernel
@@ -67,9 +67,8 @@ def print_profile(name: str, model: CompiledModel, inputs: tuple[Tensor, ...], m
     kernels, rest = profile_kernels(model, inputs)
     peak = measure_peaks(1)["fp32"]
     total = sum(kernel.seconds for kernel in kernels) + rest
-    print(
-        f"{name}: {1e6 * total:.1f} us by instruction, {1e6 * rest:.1f} us outside kernels; peak {peak / 1e9:.0f} GFLOP/s"
-    )
+    outside = f"{1e6 * rest:.1f} us outside kernels"
+    print(f"{name}: {1e6 * total:.1f} us by instruction, {outside}; peak {peak / 1e9:.0f} GFLOP/s")
     for kernel in kernels[:most]:
         share = f"{100 * kernel.share(peak):5.1f} % of peak" if kernel.macs else "        -      "
         print(

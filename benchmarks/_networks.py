@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -36,8 +36,11 @@ class LoopedRecurrentNetwork(nn.Module):
     def __init__(self, network: RecurrentNetwork) -> None:
         super().__init__()
         layer = network.lstm
-        self.input_weight, self.recurrent_weight = layer.weight_ih_l0, layer.weight_hh_l0
-        self.bias = nn.Parameter(layer.bias_ih_l0 + layer.bias_hh_l0, requires_grad=False)
+        weights = {name: cast(Tensor, getattr(layer, f"{name}_l0")) for name in ("weight_ih", "weight_hh")}
+        bias = cast(Tensor, layer.bias_ih_l0) + cast(Tensor, layer.bias_hh_l0)
+        self.input_weight, self.recurrent_weight, self.bias = (
+            nn.Parameter(value, requires_grad=False) for value in (*weights.values(), bias)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         projected = functional.linear(x[:, 0], self.input_weight, self.bias)  # (T, 2048)

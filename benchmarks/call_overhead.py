@@ -1,4 +1,4 @@
-"""What a call costs beside its arithmetic: pairs of linear layer and tanh, 8 features wide, dynamic batch, one thread.
+"""What a call costs beside its arithmetic: pairs of a linear layer and tanh, 8 features wide, any batch, one thread.
 
 Ours is timed natively (the session's own loop, no Python) and from Python with torch tensors; Apache TVM's virtual
 machine likewise, the other peers from Python with inputs bound beforehand. At one and at ten pairs, from which follows

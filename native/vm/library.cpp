@@ -8,10 +8,9 @@
 namespace taut::vm {
 namespace {
 
-using ErrorHandler = void (*)(void* context, const char* message);
+using ErrorHandler = void (*)(const char* message);
 
-// The runtime of generated kernels would otherwise end the process.
-void keep_message(void*, const char* message) { report_kernel_error(message); }
+void keep_message(const char* message) { report_kernel_error(message); }
 
 }  // namespace
 
@@ -22,8 +21,8 @@ void* open_library(const std::string& path) {
         throw LoadError({Fault::kernel, path + " cannot be loaded: " + (reason != nullptr ? reason : "no reason given"),
                          "a shared library of generated kernels for this machine", "compile the program again"});
     }
-    if (void* set = dlsym(library, "halide_set_error_handler"); set != nullptr) {
-        reinterpret_cast<ErrorHandler (*)(ErrorHandler)>(set)(&keep_message);
+    if (void* set = dlsym(library, "taut_set_error_handler"); set != nullptr) {
+        reinterpret_cast<void (*)(ErrorHandler)>(set)(&keep_message);
     }
     return library;
 }

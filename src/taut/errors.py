@@ -7,7 +7,8 @@ TautError                   anything taut raises on purpose            exit 1
 │   ├── ModelLoadError      not found, not importable, factory raised
 │   └── ExportError         torch.export refused it
 ├── GraphError              a graph is malformed                       exit 3
-│   └── GuardError          an input violates a shape guard
+│   ├── GuardError          an input violates a shape guard
+│   └── ScheduleError       a schedule does not fit its graph
 ├── DataError               samples, labels or a metric do not fit     exit 4
 ├── MeasurementError        a measurement cannot carry the claim       exit 4
 ├── TransformError          a pass could not be applied                exit 4
@@ -114,6 +115,10 @@ class GraphError(TautError):
 
 class GuardError(GraphError, ValueError):
     """An input violates a shape guard of the graph."""
+
+
+class ScheduleError(GraphError, ValueError):
+    """A schedule does not fit its graph."""
 
 
 class DataError(TautError, ValueError):

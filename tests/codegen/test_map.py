@@ -47,6 +47,9 @@ RECIPES = {
     "softmax1": map_recipe(SOFTMAX, [f32(None)], f32(None)),
     "norm": map_recipe(layer_norm(40, 1 / 40), [f32(None, None, 40), f32(40)], f32(None, None, 40)),
     "max": map_recipe((("operand", 0), ("row_max", 0)), [f32(None, None)], f32(None, 1)),
+    "mean": map_recipe(
+        (("operand", 0), ("row_sum", 0), ("constant", 1.0), ("row_sum", 2), ("div", 1, 3)), [f32(None)], f32(1)
+    ),
     "min": map_recipe((("operand", 0), ("row_min", 0)), [f32(None, None, dense=False)], f32(None, 1)),
     "sum64": map_recipe(
         (("operand", 0), ("row_sum", 0)), [Operand("int64", (None, None))], Operand("int64", (None, 1))
@@ -95,6 +98,13 @@ seeds = st.integers(0, 2**31)
 
 def normal(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("width", [1, 31, 32, 33, 400])
+def test_a_row_of_ones_counts_its_elements(built: Built, width: int) -> None:
+    x, found = np.linspace(0, 1, width, dtype=np.float32), np.zeros(1, np.float32)
+    Kernel(built, RECIPES["mean"])(x, found)
+    np.testing.assert_allclose(found, x.mean(keepdims=True), rtol=1e-5)
 
 
 @settings(max_examples=40)

@@ -7,8 +7,7 @@ from fuzz_draft import Draft, Fact, Item
 from fuzz_pointwise import binary, unary
 
 from taut.compile._dims import product
-from taut.graph import Graph, ScalarType, SymbolRange
-from taut.graph._symbols import symbol
+from taut.graph import Graph, ScalarType, SymbolRange, symbol
 
 _TRUTH = Fact(1.0, 0.0, 1.0)
 

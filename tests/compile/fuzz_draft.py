@@ -18,6 +18,7 @@ import hypothesis.strategies as st
 import sympy
 import torch
 
+from taut.compile._dims import plain
 from taut.graph import Builder, Dim, Graph, Ref, ScalarType, SymbolRange, TensorType, evaluate
 
 EPSILON = 2.0**-23
@@ -163,10 +164,11 @@ class Draft:
                 op = "aten.sym_size.int"
             else:
                 op = "sym.add" if isinstance(dim, sympy.Add) else "sym.mul"
-                first, rest = (
-                    (dim.base, dim.base ** (dim.exp - 1)) if isinstance(dim, sympy.Pow) else dim.as_two_terms()
-                )
-                args = (self.size(first), self.size(rest))
+                if isinstance(dim, sympy.Pow):
+                    first, rest = dim.base, dim.base ** (dim.exp - 1)
+                else:
+                    first, rest = sympy.sympify(dim.args[0]), dim.func(*dim.args[1:])  # pyright: ignore
+                args = (self.size(plain(first)), self.size(plain(rest)))
             self._sizes[dim] = self.builder.add(op, *args, outputs=ScalarType("int", dim))
         return self._sizes[dim]
 

@@ -14,8 +14,7 @@ import hypothesis.strategies as st
 import torch
 from fuzz_draft import Draft, Item, random_tensor
 
-from taut.graph import Dim, Graph, ScalarType, SymbolRange, TensorType, evaluate, format_graph, validate
-from taut.graph._symbols import symbol
+from taut.graph import Dim, Graph, ScalarType, SymbolRange, TensorType, evaluate, format_graph, symbol, validate
 
 Operator = Callable[[Draft], Item | None]
 

@@ -116,6 +116,8 @@ def _window(draft: Draft, size: Dim, kernel: int, pool: bool = False) -> tuple[i
     stride = draft.choose((1, 2))
     padding = draft.integer(0, 1 if kernel > 1 else 0)
     dilation = 1 if pool else draft.choose((1, 2))
+    if draft.lowest(size) == 0:  # torch refuses images without pixels
+        return None
     span = size + 2 * padding - dilation * (kernel - 1) - 1
     out = sympy.floor(span / sympy.Integer(stride)) + 1
     if draft.lowest(sympy.sympify(span) + 1) < 1:

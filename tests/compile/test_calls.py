@@ -121,6 +121,8 @@ def test_nested_outputs_keep_their_structure_and_are_apart_from_inputs() -> None
 
 
 class Constant(nn.Module):
+    table: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("table", torch.arange(6.0).reshape(2, 3))
@@ -153,3 +155,14 @@ def test_a_scalar_output_of_a_scalar_input() -> None:
 
     compiled = taut.compile(Double(), (torch.tensor(1.5),))
     close(compiled(torch.tensor(2.5)), (torch.tensor(5.0), torch.tensor(2.5)))
+
+
+@pytest.mark.parametrize("length", [1, 5, 16])
+def test_the_mean_of_a_whole_tensor_of_any_length(length: int) -> None:
+    class Mean(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.mean()
+
+    compiled = taut.compile(Mean(), (torch.randn(7, 8),), dynamic_shapes=({0: T},))
+    x = torch.randn(length, 8)
+    close(compiled(x), x.mean())

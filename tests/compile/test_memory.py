@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from taut.compile._block import Block, CopyStep
 from taut.compile._memory import ALIGNMENT, buffer_bytes, liveness, plan_memory
 from taut.compile._views import Buffer, contiguous
-from taut.graph import evaluate
-from taut.graph._symbols import symbol
+from taut.graph import evaluate, symbol
 
 S = symbol("s0")
 

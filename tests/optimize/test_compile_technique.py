@@ -8,7 +8,7 @@ import pytest
 import torch
 from made_up_search import FakePass, FakeProgram, Speeds, search, statuses
 
-from taut.errors import BuildError
+from taut.errors import ArgumentError, BuildError
 from taut.graph import Graph
 from taut.optimize import Recipe
 from taut.optimize import _program as compiling
@@ -131,3 +131,12 @@ def test_a_recipe_that_ends_with_the_compiler_replays(monkeypatch: pytest.Monkey
     assert done.incumbent.names == ("fold", "compile")
     assert done.incumbent.program is not None
     assert [trial.status for trial in done.trials if trial.name in ("fold", "compile")] == ["kept", "kept"]
+
+
+@pytest.mark.parametrize("steps", [[("compile", {}), ("fold", {})], [("compile", {"jobs": 2})]])
+def test_a_recipe_names_the_compiler_last_and_without_options(
+    monkeypatch: pytest.MonkeyPatch, model: torch.nn.Module, steps: list[tuple[str, dict[str, Any]]]
+) -> None:
+    done = search(monkeypatch, model, [FakePass("fold")], Speeds({}))
+    with pytest.raises(ArgumentError, match="compile"):
+        done.replay(tuple(steps), 1)

@@ -28,11 +28,14 @@ _COMPILERS = ("c++", "g++", "clang++")
 # Halide's own handler ends the process. This one keeps the message, so that the kernel returns its error code.
 _ERROR_HANDLER = """
 static thread_local char taut_message[512];
+static void (*taut_handler)(const char*) = nullptr;
 extern "C" const char* taut_last_error() { return taut_message; }
+extern "C" void taut_set_error_handler(void (*handler)(const char*)) { taut_handler = handler; }
 extern "C" void halide_error(void*, const char* message) {
     int i = 0;
     for (; i < 511 && message[i] != 0; ++i) taut_message[i] = message[i];
     taut_message[i] = 0;
+    if (taut_handler != nullptr) taut_handler(message);
 }
 """
 

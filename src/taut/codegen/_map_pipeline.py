@@ -96,8 +96,17 @@ class _Rows:
         self._known[number] = lambda place: hl.Expr(kept[(place, *self._outer)])
         self._stages.append(lambda: self._at_row(kept, sized_by_row=True))
 
+    def _is_uniform(self, number: int) -> bool:
+        """Whether an entry is the same along the row."""
+        entries = [self._expression[entry] for entry in _elements(self._expression, number)]
+        return all(entry[0] != "operand" or self._operands[entry[1]].shape[-1] == 1 for entry in entries)
+
     def _reduce(self, number: int) -> None:
         name, argument = self._expression[number]
+        if self._is_uniform(argument):
+            one = self.value(argument, hl.i32(0))
+            self._known[number] = lambda _: one * hl.cast(one.type(), self._width) if name == "row_sum" else one
+            return
         lane = hl.Var("lane")
         exact = not any(entry[0] in ROW_OPERATIONS for entry in self._expression[number + 1 :])
         kind = self.value(argument, hl.i32(0)).type()
@@ -110,7 +119,8 @@ class _Rows:
         if self._static_width is None or self._static_width >= lanes:
             r = hl.RDom([(0, self._width // lanes)], f"vectors{number}")
             at = (lane, *self._outer)
-            partial[at] = step.combine(hl.Expr(partial[at]), step.encode(self.value(argument, r.x * lanes + lane)))
+            element = step.encode(self.value(argument, r.x * lanes + lane))
+            partial[at] = step.combine(hl.Expr(partial[at]), element)
             stages.append(lambda stage: stage.vectorize(lane, lanes))
         if self._static_width is None or self._static_width % lanes:
             tail = hl.RDom([(0, self._width % lanes)], f"tail{number}")

@@ -30,6 +30,8 @@ def lower_attention(lowering: Lowering, node: Node) -> View | None:
         return None
     if scale is not None and not isinstance(scale, (int, float)):
         return None
+    if any(size == 0 for kind in kinds if isinstance(kind, TensorType) for size in kind.shape):
+        return None
     rank = len(node.type.shape)
     views = [_four(_dense(lowering, lowering.tensor(ref))) for ref in node.args[:3]]
     if rank not in (3, 4) or any(view.rank != 4 for view in views):

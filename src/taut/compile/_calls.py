@@ -11,8 +11,7 @@ from taut.compile._dims import plain, product
 from taut.compile._layout_ops import number
 from taut.compile._views import Buffer, View, contiguous
 from taut.errors import GraphError
-from taut.graph import Argument, Builder, Dim, Graph, Node, Ref, ScalarType, SymbolRange, TensorType, ValueType
-from taut.graph._symbols import symbol
+from taut.graph import Argument, Builder, Dim, Graph, Node, Ref, ScalarType, SymbolRange, TensorType, ValueType, symbol
 
 if TYPE_CHECKING:
     from taut.compile._lowering import Lowering

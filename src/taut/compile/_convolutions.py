@@ -26,7 +26,8 @@ from taut.graph import Argument, Dim, Graph, Node, TensorType
 if TYPE_CHECKING:
     from taut.compile._lowering import Lowering
 
-_FEW_CHANNELS = 4  # an image as it comes is read in place
+_FEW_CHANNELS = 4
+_SMALLEST_SIDE = 16
 
 
 def is_convolution(graph: Graph, node: Node) -> bool:
@@ -59,7 +60,7 @@ def convolution_anchor(lowering: Lowering, node: Node) -> Anchor:
         sizes.insert(2, 1)
     channels = weight.shape[0]
     nhwc = x.permute((0, 2, 3, 1))
-    image = groups == 1 and same(x.strides[3], 1) and isinstance(x.sizes[1], int) and x.sizes[1] <= _FEW_CHANNELS
+    image = groups == 1 and same(x.strides[3], 1) and _is_image(x.sizes)
     if not image:
         nhwc = pixels_last(lowering, x)
     pixels = (sizes[0], sizes[2], sizes[3])
@@ -103,6 +104,14 @@ def pixels_last(lowering: Lowering, x: View) -> View:
     if same(nhwc.strides[3], 1) or same(nhwc.sizes[3], 1):
         return nhwc
     return lowering.copy(x, (0, 2, 3, 1)).permute((0, 2, 3, 1))
+
+
+def _is_image(sizes: Sequence[Dim]) -> bool:
+    """Whether (N, C, H, W) has few channels and enough pixels: such a tensor is read in place, as it comes."""
+    channels, height, width = sizes[1:]
+    if not isinstance(channels, int) or not isinstance(height, int) or not isinstance(width, int):
+        return False
+    return channels <= _FEW_CHANNELS and min(height, width) >= _SMALLEST_SIDE
 
 
 def _bias(node: Node) -> Argument:

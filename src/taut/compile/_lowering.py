@@ -24,8 +24,7 @@ from taut.compile._prebuilt import lower_prebuilt
 from taut.compile._recurrent import lower_recurrent
 from taut.compile._rows import is_reduction, is_row, keeps_dimensions, row_dimensions, row_expression
 from taut.compile._views import Buffer, View, contiguous
-from taut.graph import Argument, Dim, Graph, Node, Ref, ScalarType, TensorType, evaluate
-from taut.graph._symbols import symbol
+from taut.graph import Argument, Dim, Graph, Node, Ref, ScalarType, TensorType, evaluate, symbol
 
 Register = Callable[[Graph, str, tuple[str, ...]], int]
 """Lowers a region as a function of its own, with the symbols that it is given besides its inputs; gives its number."""

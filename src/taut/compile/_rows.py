@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from taut.compile._dims import plain, product
+from taut.compile._dims import free_symbols, plain, product
 from taut.compile._pointwise import Expressions, Operand, Unsupported, Value
-from taut.graph import Argument, Graph, Node, Ref, TensorType
+from taut.graph import Argument, Dim, Graph, Node, Ref, TensorType, evaluate
 
 _REDUCTIONS = {
     "sum": "row_sum",
@@ -28,13 +28,23 @@ def is_row(graph: Graph, node: Node) -> bool:
         return False
     if node.type.dtype != torch.float32 or not row_dimensions(graph, node):
         return False
-    if any(size == 0 for size in kinds[0].shape if isinstance(kinds[0], TensorType)):
+    first = kinds[0]
+    if not isinstance(first, TensorType) or any(size == 0 for size in first.shape):
         return False
+    if node.op.startswith("aten.mean") and _may_be_empty(graph, [first.shape[i] for i in row_dimensions(graph, node)]):
+        return False  # kernels take a division by 0 for 0
     try:
         row_expression(graph, node, Expressions(), lambda _: Value(0, torch.float32))
     except Unsupported:
         return False
     return True
+
+
+def _may_be_empty(graph: Graph, sizes: list[Dim]) -> bool:
+    """Whether the least values of the symbols make one of the sizes 0; a region's symbols are taken for larger."""
+    lower = {name: limits.lower for name, limits in graph.symbols.items()}
+    known = [size for size in sizes if {str(symbol) for symbol in free_symbols(size)} <= lower.keys()]
+    return any(evaluate(size, lower) == 0 for size in known)
 
 
 def row_dimensions(graph: Graph, node: Node) -> tuple[int, ...]:

@@ -137,7 +137,7 @@ def _part(step: KernelStep, cut: Cut, begin: int, size: int) -> KernelStep:
 
 
 def _dense(view: View) -> View:
-    """The view; a part of a constant that does not lie in one piece becomes a constant of its own, as kernels expect."""
+    """The view; a part of a constant that does not lie in one piece becomes one of its own, as kernels expect."""
     constant = view.buffer.constant
     sizes, strides = view.sizes, view.strides
     if constant is None or view.is_contiguous() or 0 in strides:

@@ -19,7 +19,7 @@ from taut.graph._inputs import InputChecker, bind_sizes
 from taut.graph._interpreter import Interpreter
 from taut.graph._rewrite import Builder, eliminate_dead_code, rewrite
 from taut.graph._storage import load_graph, save_graph
-from taut.graph._symbols import evaluate
+from taut.graph._symbols import evaluate, symbol
 from taut.graph._trips import trip_count
 from taut.graph._types import (
     Argument,
@@ -76,6 +76,7 @@ __all__ = [
     "rewrite",
     "save_graph",
     "structural_hash",
+    "symbol",
     "trip_count",
     "validate",
     "write_document",

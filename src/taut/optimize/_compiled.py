@@ -8,7 +8,7 @@ from typing import Any
 
 from taut.codegen import find_compiler
 from taut.compile import CompiledModel, compile_model, fallback_operators
-from taut.errors import BuildError
+from taut.errors import ArgumentError, BuildError
 from taut.graph import Graph
 
 COMPILE = "compile"
@@ -34,8 +34,17 @@ def suited(steps: Sequence[tuple[str, dict[str, Any]]]) -> tuple[tuple[str, dict
 
 
 def without_compiling(steps: Sequence[tuple[str, Any]]) -> tuple[list[tuple[str, Any]], bool]:
-    """The passes of a recipe, and whether it ends with the compiler."""
-    compiled = bool(steps) and steps[-1][0] == COMPILE
+    """The passes of a recipe, and whether it ends with the compiler.
+
+    Raises:
+        ArgumentError: the compiler stands elsewhere, or is given options.
+    """
+    names = [name for name, _ in steps]
+    if COMPILE in names[:-1]:
+        raise ArgumentError("recipe", names, expected=f"{COMPILE} as the last step")
+    compiled = names[-1:] == [COMPILE]
+    if compiled and steps[-1][1]:
+        raise ArgumentError(COMPILE, steps[-1][1], expected="no options")
     return list(steps[:-1] if compiled else steps), compiled
 
 

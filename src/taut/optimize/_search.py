@@ -12,7 +12,7 @@ import torch
 
 from taut.errors import TautError
 from taut.graph import Graph, Interpreter
-from taut.optimize._compiled import COMPILE, COMPILE_TITLE, compile_graph, without_compiling
+from taut.optimize._compiled import COMPILE, COMPILE_TITLE, compile_graph, described, without_compiling
 from taut.optimize._peers import measure_peer
 from taut.optimize._planner import (
     GRAPH,
@@ -29,6 +29,7 @@ from taut.optimize._program import compiled, runs_on_one_thread, try_compiled
 from taut.optimize._quality import Judge, Quality
 from taut.optimize._recipe import Preparation
 from taut.optimize._settings import Progress, Settings
+from taut.optimize._settle import later_trials, settle
 from taut.optimize._workload import Workload
 from taut.stats import PairedResult, available_cores, compare, measure
 from taut.transform import PASSES, Change, apply_recipe
@@ -131,8 +132,11 @@ class Search:
         if ends_compiled:
             self.say("compiling")
             with self.off_the_clock():
-                self.incumbent = compiled(self.incumbent, compile_graph(self.incumbent.graph))
-            self.trials.append(Trial(COMPILE, COMPILE_TITLE, status="kept", reason="named by the recipe"))
+                program = compile_graph(self.incumbent.graph)
+            self.incumbent = compiled(self.incumbent, program)
+            trial = Trial(COMPILE, COMPILE_TITLE, status="kept", reason="named by the recipe")
+            trial.summary = described(program)
+            self.trials.append(trial)
         self.finish(threads)
 
     def adopt(
@@ -291,7 +295,7 @@ class Search:
             if trial.name not in self.incumbent.names and attempt not in tried:
                 tried.append(attempt)
                 clash = self._clash(trial.name)
-                if clash and self._later(trial):
+                if clash and later_trials(self, trial):
                     continue  # said already
                 self._try_on_top(trial, clash, among=len(worth))
 
@@ -358,7 +362,7 @@ class Search:
         torch.set_num_threads(self.incumbent.threads)
         self.final_quality = self.judge.judge(model, what="the result")
         if not self.final_quality.within_limit:
-            self._settle()
+            settle(self)
             return
         self.headline = self.compare(
             self.workload.arm(self.eager, self.eager_threads, "best eager"),
@@ -367,52 +371,4 @@ class Search:
         )
         pays, _ = self._pays(self.headline, self.base, self.incumbent.graph)
         self.proven = pays and self.final_quality.within_limit
-        self._settle()
-
-    def stop(self) -> None:
-        """Make each trial's status agree with a search that ended early."""
-        for trial in self.trials:
-            if trial.status == "kept" and trial.name not in (GRAPH, THREADS) and not self._holds(trial):
-                trial.status, trial.reason = "not_tried", f"{trial.reason}; alone. Stopped before it was stacked"
-
-    def _holds(self, trial: Trial) -> bool:
-        return trial.step in self.incumbent.steps
-
-    def _settle(self) -> None:
-        """Make each trial's status agree with what the artefact holds."""
-        if not self.proven and self.incumbent.steps:
-            assert self.final_quality is not None
-            why = self.headline.summary() if self.headline else self.judge.explain(self.final_quality)
-            self.warnings.append(
-                f"The stack {' + '.join(self.incumbent.names)} was not proven against the best eager setting "
-                f"({why}), so nothing of it is kept."
-            )
-            self.headline = None
-        if not self.proven:
-            self.incumbent = Incumbent(self.base, (), self.eager_threads)
-        for trial in self.trials:
-            if trial.status != "kept" or self._holds(trial):
-                continue
-            if not self.proven:
-                trial.status, trial.reason = "rejected", f"{trial.reason}; the whole stack was not proven against eager"
-            elif trial.name == THREADS and runs_on_one_thread(self.incumbent):
-                trial.status = "rejected"
-                trial.reason = f"{trial.reason}; the compiled program, which was faster, runs on one"
-            elif self.incumbent.program is not None and trial.step in self.replaced:
-                trial.status = "rejected"
-                trial.reason = f"{trial.reason}; the compiled program, which was faster, does not stand on it"
-            elif trial.name not in (GRAPH, THREADS):
-                trial.status, trial.reason = "rejected", f"{trial.reason}; alone. {self._on_top(trial)}"
-
-    def _later(self, alone: Trial) -> list[Trial]:
-        """The trials of the same technique on top of others."""
-        return [trial for trial in self.trials if trial.step == alone.step and len(trial.on_top_of) > 1]
-
-    def _on_top(self, alone: Trial) -> str:
-        """What became of a technique that paid alone."""
-        later = self._later(alone)
-        if not later and alone.name in self.incumbent.names:
-            return "It was kept with other options"
-        if not later:
-            return "Another technique leaves it nothing to do"
-        return f"On top of {', '.join(later[-1].on_top_of[1:])}: {later[-1].reason}"
+        settle(self)

@@ -22,6 +22,7 @@ from taut.optimize._report import Report
 from taut.optimize._search import Search
 from taut.optimize._session import Session
 from taut.optimize._settings import Progress
+from taut.optimize._settle import stop
 from taut.optimize._workload import choose_workload, seconds_per_batch
 
 _FEWEST_SCORED = 16  # batches
@@ -93,7 +94,7 @@ def run(
             raise Interrupted("stopped before anything was measured") from interrupt
         if prepared.settings.job == "quantize" and not search.incumbent.steps:
             raise Interrupted(f"stopped while {search.doing}; nothing was quantised yet") from interrupt
-        search.stop()
+        stop(search)
         result = _outcome(prepared, search, partial=f"stopped by the user while {search.doing}")
         result = _save(result, destination, force)
         where = f"; what was finished is in {result.bundle}" if result.bundle else ""
