@@ -122,6 +122,8 @@ def measure(name: str, graphs: str, folder: Path, rounds: int) -> dict[str, Any]
                 time.sleep(0.005)  # threads of the arm before come to rest
                 times[each].append(arm.time_block(repeats[each], wall, warm_up=2) / repeats[each])
     seconds = {each: {"min": min(own), "median": statistics.median(own)} for each, own in times.items() if own}
+    if "taut 2" not in seconds:
+        raise SystemExit(f"{name}: ours could not be measured")
     return {"case": name, "seconds": seconds, **json.loads(report.read_text())}
 
 

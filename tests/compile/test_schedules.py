@@ -257,6 +257,7 @@ def test_slices_of_a_joined_result_do_not_wait_for_each_other() -> None:
         (torch.nn.Conv2d(8, 16, 1), torch.randn(1, 8, 5, 6), 4),
         (torch.nn.Conv2d(8, 16, 3), torch.randn(3, 8, 5, 6), 3),
         (torch.nn.Conv2d(40, 40, 3, groups=40), torch.randn(1, 40, 5, 6), 2),
+        (torch.nn.Conv2d(72, 72, 5, padding=2, groups=72), torch.randn(1, 72, 14, 14), 2),
         (torch.nn.GELU(), torch.randn(5, 6).t(), 1),
     ],
 )

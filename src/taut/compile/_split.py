@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from taut.codegen import Operand, Recipe
 from taut.compile._block import CopyStep, KernelStep, Step
-from taut.compile._views import View
+from taut.compile._views import Buffer, View, contiguous
 from taut.errors import ArgumentError
 
 
@@ -127,13 +127,24 @@ def _part(step: KernelStep, cut: Cut, begin: int, size: int) -> KernelStep:
         if axis is None or not isinstance(whole, int):
             inputs.append(view)
         else:
-            inputs.append(view.narrow(axis, begin * own, min(units * own, whole - begin * own)))
+            inputs.append(_dense(view.narrow(axis, begin * own, min(units * own, whole - begin * own))))
     output = step.outputs[0].narrow(cut.axis, begin * cut.unit, size)
     recipe = step.kernel
     assert isinstance(recipe, Recipe)
     operands = tuple(_resized(operand, view) for operand, view in zip(recipe.operands, (*inputs, output), strict=True))
     made = dataclasses.replace(recipe, operands=operands)
     return dataclasses.replace(step, kernel=made, inputs=tuple(inputs), outputs=(output,), in_place=())
+
+
+def _dense(view: View) -> View:
+    """The view; a part of a constant that does not lie in one piece becomes one of its own, as kernels expect."""
+    constant = view.buffer.constant
+    sizes, strides = view.sizes, view.strides
+    if constant is None or view.is_contiguous() or 0 in strides:
+        return view
+    part = constant.as_strided(sizes, strides, int(view.offset)).contiguous()  # pyright: ignore[reportArgumentType]
+    buffer = Buffer("constant", view.dtype, part.numel(), part, view.buffer.name)
+    return contiguous(buffer, tuple(part.shape))
 
 
 def _resized(operand: Operand, view: View) -> Operand:
