@@ -50,6 +50,7 @@ RECIPES = {
     "mean": map_recipe(
         (("operand", 0), ("row_sum", 0), ("constant", 1.0), ("row_sum", 2), ("div", 1, 3)), [f32(None)], f32(1)
     ),
+    "softmax of one": map_recipe(SOFTMAX, [f32(None, 1)], f32(None, 3)),
     "min": map_recipe((("operand", 0), ("row_min", 0)), [f32(None, None, dense=False)], f32(None, 1)),
     "sum64": map_recipe(
         (("operand", 0), ("row_sum", 0)), [Operand("int64", (None, None))], Operand("int64", (None, 1))
@@ -98,6 +99,12 @@ seeds = st.integers(0, 2**31)
 
 def normal(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def test_a_row_of_equal_values_is_as_long_as_the_output(built: Built) -> None:
+    x, found = np.ones((4, 1), np.float32), np.zeros((4, 3), np.float32)
+    Kernel(built, RECIPES["softmax of one"])(x, found)
+    np.testing.assert_allclose(found, np.full((4, 3), 1 / 3), rtol=1e-5)
 
 
 @pytest.mark.parametrize("width", [1, 31, 32, 33, 400])

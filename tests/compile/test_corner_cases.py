@@ -8,6 +8,7 @@ from block_reference import run
 from fuzz_draft import Fact
 from fuzz_graphs import differences
 
+from taut.compile import compile_model
 from taut.compile._program import lower
 from taut.graph import Builder, Dim, Graph, Interpreter, Ref, ScalarType, SymbolRange, TensorType, symbol
 
@@ -120,3 +121,17 @@ def test_exact_sums_stay_exact_and_rounded_ones_are_bounded() -> None:
     assert (coarse * coarse).step == 0.25
     assert 0 < (rounded + coarse).tolerance < 1e-5
     assert coarse.summed(1 << 24).error > 0
+
+
+@pytest.mark.parametrize("length", [2, 5, 40])
+def test_a_row_of_one_value_is_as_long_as_the_result(length: int) -> None:
+    class Uniform(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            zeros = torch.zeros(2, x.shape[0])
+            return zeros.softmax(1), zeros.softmax(0), x[:, :1].expand(-1, 3).softmax(1)
+
+    example, dynamic = torch.randn(4, 3), {0: torch.export.Dim("T", min=2, max=64)}
+    model = compile_model(Uniform().eval(), (example,), dynamic_shapes=(dynamic,))
+    x = torch.randn(length, 3)
+    for found, wanted in zip(model(x), Uniform()(x), strict=True):
+        torch.testing.assert_close(found, wanted)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from assembly import F32, Op, Sh, flat, function, kernels, loaded, program, session, shape, tensor
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.runtime.assembly import F32, Op, Sh, flat, function, kernels, loaded, program, session, shape, tensor
 
 from taut.errors import GraphError, KernelError
 from taut.graph import Ref

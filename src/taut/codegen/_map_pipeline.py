@@ -14,6 +14,7 @@ from taut.codegen._buffers import constrain, extent, inputs
 from taut.codegen._expression import HEAVY, ROW_OPERATIONS, aligned, convert, evaluate
 from taut.codegen._math import is_nan
 from taut.codegen._recipe import Expression, Operand, Recipe
+from taut.errors import ArgumentError
 
 _LANES = 16  # one vector of float32 where the host has AVX-512; Halide splits it elsewhere
 _ROW_LANES = 32
@@ -52,13 +53,22 @@ class _Rows:
         self._stages: list[Callable[[], None]] = []
         wide = [number for number, operand in enumerate(self._operands) if operand.shape[-1] != 1]
         self.reduced = recipe.operands[-1].shape[-1] == 1 and bool(wide)
-        source = wide[0] if wide else 0
-        self._width = (
-            extent(parameters[source], self._operands[source], len(self._operands[source].shape) - 1)
-            if self._operands
-            else hl.i32(1)
-        )
-        self._static_width = self._operands[source].shape[-1] if self._operands else 1
+        space = recipe.operands[-1]
+        if wide or space.shape[-1] == 1:
+            source = wide[0] if wide else 0
+            self._static_width = self._operands[source].shape[-1] if self._operands else 1
+            self._width = (
+                extent(parameters[source], self._operands[source], len(self._operands[source].shape) - 1)
+                if self._operands
+                else hl.i32(1)
+            )
+        else:  # each operand is the same along the row: only the output tells how long it is
+            self._static_width = space.shape[-1]
+            if self._static_width is None and any(entry[0] in ROW_OPERATIONS for entry in self._expression):
+                raise ArgumentError(
+                    "inputs", self._operands, expected="one that is as long as the row, or a static row"
+                )
+            self._width = hl.i32(self._static_width or 1)
         kept = _kept(self._expression)
         for number, entry in enumerate(self._expression):
             if number in kept:

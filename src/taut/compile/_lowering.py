@@ -330,8 +330,10 @@ class Lowering:
         """Emit a map over the target's sizes; the last `rows` dimensions are one row."""
         if target.buffer.elements == 0:  # nothing to compute
             return
-        if rows and not any(_moves_along_row(view, rows) for view in (*sources, target)):
-            sources[0] = self._gathered(sources[0], rows)  # the kernel takes the length of a row from an operand
+        if rows and not any(_moves_along_row(view, rows) for view in sources):
+            static = all(isinstance(size, int) for size in target.sizes[target.rank - rows :])
+            if not static or not _moves_along_row(target, rows):
+                sources[0] = self._gathered(sources[0], rows)  # the kernel takes the length of a row from an operand
         merged = merge([*sources, target], rows)
         if merged is None:  # a row that no single stride walks along
             gathered = [self._gathered(view, rows if _moves_along_row(view, rows) else 0) for view in sources]
