@@ -135,3 +135,12 @@ def test_a_row_of_one_value_is_as_long_as_the_result(length: int) -> None:
     x = torch.randn(length, 3)
     for found, wanted in zip(model(x), Uniform()(x), strict=True):
         torch.testing.assert_close(found, wanted)
+
+
+def test_a_comparison_after_a_pool_is_a_kernel_of_its_own() -> None:
+    class Compared(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.max_pool2d(x, 2) > 0.5
+
+    x = torch.randn(2, 3, 8, 8)
+    assert torch.equal(compile_model(Compared().eval(), (x,))(x), Compared()(x))

@@ -69,7 +69,11 @@ def _chain(graph: Graph, anchor: int, pointwise: set[int]) -> tuple[int, ...]:
             break
         if is_bijective(user):
             found.append(user.id)
-        elif user.id in pointwise and _same_sizes(_sizes(graph, Ref(user.id)), _sizes(graph, Ref(current.id))):
+        elif (
+            user.id in pointwise
+            and user.type.dtype == current.type.dtype
+            and _same_sizes(_sizes(graph, Ref(user.id)), _sizes(graph, Ref(current.id)))
+        ):
             found.append(user.id)
             useful = len(found)
         else:
