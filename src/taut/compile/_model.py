@@ -116,9 +116,9 @@ def generate_all(
     """
     failed: dict[str, str] = {}
     built = generate(lowered.program, progress)
-    while built.failed:
-        failed |= {lowered.label_of(key): reason for key, reason in built.failed.items()}
-        lowered = lower(graph, lowered.avoided | lowered.nodes_of(frozenset(built.failed)))
+    while broken := built.failed.keys() & lowered.recipes().keys():
+        failed |= {lowered.label_of(key): built.failed[key] for key in sorted(broken)}
+        lowered = lower(graph, lowered.avoided | lowered.nodes_of(frozenset(broken)))
         built = generate(lowered.program, progress)
     return lowered, built, failed
 
