@@ -25,7 +25,7 @@ from torch.export import Dim
 from benchmarks import _compiled_peers as peers_of
 from benchmarks._compiled_peers import Arm, Inputs, collect, compile_ours, our_arms, python_arm, validate, versus
 from benchmarks._networks import LoopedRecurrentNetwork, encoder, recurrent_network
-from taut.codegen._build import default_cache
+from taut._files import cache_directory
 from taut.stats import Arm as Timed
 
 LSTM_STEPS = (8, 27, 64)
@@ -111,7 +111,7 @@ def measure_encoder(folder: Path, options: argparse.Namespace) -> list[dict[str,
 
 def kernel_files() -> set[tuple[str, int]]:
     """What the cache of kernels, which is this run's own, holds."""
-    return {(file.name, file.stat().st_mtime_ns) for file in default_cache().iterdir()}
+    return {(file.name, file.stat().st_mtime_ns) for file in (cache_directory() / "codegen").iterdir()}
 
 
 def sentences(count: int) -> list[Inputs]:

@@ -163,3 +163,12 @@ def check_distinct(paths: Mapping[str, Path | None]) -> None:
         if place in seen:
             raise ArgumentError(argument, str(path), expected=f"another file than {seen[place]}")
         seen[place] = argument
+
+
+def cache_directory() -> Path:
+    """Where taut keeps what it can measure again: `$TAUT_CACHE`, else `taut` in the user's XDG cache directory."""
+    chosen = os.environ.get("TAUT_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root and Path(root).is_absolute() else Path.home() / ".cache") / "taut"

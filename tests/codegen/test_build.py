@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
-import os
 import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -164,10 +163,15 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert _build.default_cache() == Path(os.environ["TAUT_CACHE"]) / "codegen"
     monkeypatch.delenv("TAUT_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert _build.default_cache() == tmp_path / "taut" / "codegen"
+    built = build([doubled()])
+    assert built.path is not None
+    assert built.path.parent == tmp_path / "taut" / "codegen"
+    monkeypatch.setenv("TAUT_CACHE", str(tmp_path / "own"))
+    built = build([doubled()])
+    assert built.path is not None
+    assert built.path.parent == tmp_path / "own" / "codegen"
 
 
 def test_arguments_are_checked(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from taut.cost import Store, cache_directory
+from taut._files import cache_directory
+from taut.cost import Store
 from taut.errors import ArtefactError, StorageError, VersionError
 
 

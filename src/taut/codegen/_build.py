@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from taut._files import write_whole
+from taut._files import cache_directory, write_whole
 from taut.codegen._recipe import Recipe
 from taut.codegen._workers import generate_all
 from taut.errors import ArgumentError, BuildError, MissingExtraError, StorageError
@@ -93,7 +93,7 @@ def build(
     if not distinct:
         return Built(None, {}, {}, {})
     target = host_target()
-    folder = Path(cache) if cache is not None else default_cache()
+    folder = Path(cache) if cache is not None else cache_directory() / "codegen"
     library = folder / f"{_identity(distinct, target)}.so"
     if _intact(library):
         return Built(library, {key: _symbol(key) for key in distinct}, {}, {})
@@ -106,15 +106,6 @@ def build(
         return _generate_and_link(distinct, target, folder, work, jobs or _cores(), timeout, progress)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-
-
-def default_cache() -> Path:
-    """`codegen` in `$TAUT_CACHE`, else in `taut` in the user's XDG cache directory."""
-    chosen = os.environ.get("TAUT_CACHE")
-    if chosen:
-        return Path(chosen).expanduser() / "codegen"
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root and Path(root).is_absolute() else Path.home() / ".cache") / "taut" / "codegen"
 
 
 @functools.cache

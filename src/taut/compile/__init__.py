@@ -8,13 +8,12 @@ import types
 from typing import Any
 
 from taut.compile._builder import ProgramBuilder
-from taut.compile._callable import CallableProgram
+from taut.compile._callable import CallableProgram, fallback_operators
 from taut.compile._fold import CHILD, TENSOR, Case, fold
 from taut.compile._inspect import (
     Inspection,
     Memory,
     Step,
-    fallback_operators,
     inspect_program,
     random_inputs,
     seconds_by_label,

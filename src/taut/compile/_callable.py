@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from taut.graph import InputChecker, Ref, Tree
+from taut.graph import InputChecker, Ref, map_tree
 from taut.runtime import Program, Session
 
 
@@ -44,7 +43,7 @@ class CallableProgram:
             results = self.session(*args)
         except TypeError:
             results = self.session(*self.bind(*args, **kwargs))
-        return results[0] if self._single else _fill(self.program.outputs, results)
+        return results[0] if self._single else map_tree(self.program.outputs, lambda leaf: results[leaf.node])
 
     def bind(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         """The arguments of a call as the session takes them, one for each parameter of the program.
@@ -55,14 +54,11 @@ class CallableProgram:
         return tuple(self._checker.bind(args, kwargs))
 
 
-def _fill(tree: Tree, leaves: list[Any]) -> Any:
-    """The structure with each position replaced by the value there."""
-    if isinstance(tree, Ref):
-        return leaves[tree.node]
-    if isinstance(tree, tuple):
-        return tuple(_fill(item, leaves) for item in tree)
-    if isinstance(tree, list):
-        return [_fill(item, leaves) for item in tree]
-    if isinstance(tree, Mapping):
-        return {key: _fill(item, leaves) for key, item in tree.items()}
-    return tree
+def fallback_operators(program: Program) -> dict[str, int]:
+    """How often each operator runs on ATen."""
+    found: dict[str, int] = {}
+    for graph in program.fallbacks:
+        for node in graph.nodes:
+            if node.op not in ("input", "constant"):
+                found[node.op] = found.get(node.op, 0) + 1
+    return found

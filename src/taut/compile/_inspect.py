@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from taut.codegen import Recipe
-from taut.compile._callable import CallableProgram
+from taut.compile._callable import CallableProgram, fallback_operators
 from taut.compile._save import failed_kernels
 from taut.compile._trace import Seen, Work, trace
 from taut.cost import Peaks, thread_count
@@ -188,16 +188,6 @@ def random_inputs(
         else:
             made.append(torch.randint(0, max(most, 0) + 1, shape, generator=generator).to(parameter.dtype))
     return made
-
-
-def fallback_operators(program: Program) -> dict[str, int]:
-    """How often each operator runs on ATen."""
-    found: dict[str, int] = {}
-    for graph in program.fallbacks:
-        for node in graph.nodes:
-            if node.op not in ("input", "constant"):
-                found[node.op] = found.get(node.op, 0) + 1
-    return found
 
 
 def _profile(model: CallableProgram, inputs: Sequence[Any]) -> dict[tuple[int, int], tuple[int, float]]:

@@ -24,6 +24,7 @@ from taut.compile._prebuilt import lower_prebuilt
 from taut.compile._recurrent import lower_recurrent
 from taut.compile._rows import is_reduction, is_row, keeps_dimensions, row_dimensions, row_expression
 from taut.compile._views import Buffer, View, contiguous
+from taut.errors import GraphError
 from taut.graph import Argument, Dim, Graph, Node, Ref, ScalarType, TensorType, evaluate, symbol
 
 Register = Callable[[Graph, str, tuple[str, ...]], int]
@@ -370,8 +371,6 @@ def _moves_along_row(view: View, rows: int) -> bool:
 
 
 def _unsupported_scalar(node: Node) -> Exception:
-    from taut.errors import GraphError
-
     return GraphError(
         f"the model reads a number from a tensor at {node.source or node.module_path or node.op}",
         expected="an integer used as a size or an index",

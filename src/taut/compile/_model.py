@@ -11,7 +11,7 @@ import torch
 from torch.export import ExportedProgram
 
 from taut.codegen import Built
-from taut.compile._callable import CallableProgram
+from taut.compile._callable import CallableProgram, fallback_operators
 from taut.compile._generate import Progress, generate, library_of
 from taut.compile._prepare import prepare
 from taut.compile._program import Lowered, lower
@@ -99,10 +99,7 @@ def compile_model(
         lowered, built, failed = generate_all(graph, lowered, progress)
     with _timed(seconds, "load"):
         session = load(lowered.program, library_of(lowered.program, built)).session()
-    kinds = [node.op for fallback in lowered.program.fallbacks for node in fallback.nodes if node.op != "input"]
-    report = CompileReport(
-        seconds, failed, {op: kinds.count(op) for op in dict.fromkeys(kinds)}, len(lowered.recipes())
-    )
+    report = CompileReport(seconds, failed, fallback_operators(lowered.program), len(lowered.recipes()))
     return CompiledModel(graph, lowered, session, report)
 
 

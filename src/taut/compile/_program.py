@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
@@ -15,7 +16,7 @@ from taut.compile._emit import Emitter, Tables
 from taut.compile._lowering import Lowering
 from taut.compile._memory import MemoryPlan, plan_memory
 from taut.compile._views import View
-from taut.graph import Graph, Ref, Tree
+from taut.graph import Graph, Ref, map_tree
 from taut.runtime import Parameter, Program
 
 _TYPICAL = 48
@@ -127,10 +128,11 @@ def assemble(
         else Parameter(f"number {position}", "int")
         for position, item in enumerate(main.inputs)
     )
+    numbers = itertools.count()
     program = Program(
         tuple(functions),
         parameters,
-        _numbered(graph.outputs, iter(range(len(main.results)))),
+        map_tree(graph.outputs, lambda _: Ref(next(numbers))),
         tuple(tables.constants),
         tuple(tables.kernels),
         tuple(tables.fallbacks),
@@ -150,16 +152,3 @@ def typical_sizes(graph: Graph) -> dict[str, int]:
 
 def _shown(size: int | sympy.Expr) -> int | str:
     return size if isinstance(size, int) else str(size)
-
-
-def _numbered(tree: Tree, numbers: object) -> Tree:
-    """The structure with each leaf replaced by its position."""
-    if isinstance(tree, Ref):
-        return Ref(next(numbers))  # pyright: ignore
-    if isinstance(tree, tuple):
-        return tuple(_numbered(item, numbers) for item in tree)
-    if isinstance(tree, list):
-        return [_numbered(item, numbers) for item in tree]
-    if isinstance(tree, Mapping):
-        return {key: _numbered(item, numbers) for key, item in tree.items()}
-    return tree

@@ -5,7 +5,7 @@ from taut.cost._measured import Measured
 from taut.cost._model import Bound, CostModel, Prediction
 from taut.cost._peaks import Peaks, Rate
 from taut.cost._roofline import Roofline
-from taut.cost._store import Record, Store, cache_directory
+from taut.cost._store import Record, Store
 
 __all__ = [
     "Bound",
@@ -17,7 +17,6 @@ __all__ = [
     "Record",
     "Roofline",
     "Store",
-    "cache_directory",
     "calibrate",
     "thread_count",
 ]

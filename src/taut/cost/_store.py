@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
+from taut._files import cache_directory
 from taut.errors import ArtefactError, StorageError, VersionError
 from taut.stats import fingerprint
 
@@ -29,15 +30,6 @@ _WAIT_SECONDS = 30.0
 _CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _log = logging.getLogger("taut.cost")
 _T = TypeVar("_T")
-
-
-def cache_directory() -> Path:
-    """Where taut keeps what it can measure again: `$TAUT_CACHE`, else `taut` in the user's XDG cache directory."""
-    chosen = os.environ.get("TAUT_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root and Path(root).is_absolute() else Path.home() / ".cache") / "taut"
 
 
 class Store:

@@ -34,6 +34,7 @@ from taut.graph._types import (
     Tree,
     ValueType,
     content_hash,
+    map_tree,
 )
 from taut.graph._validate import validate
 
@@ -69,6 +70,7 @@ __all__ = [
     "graph_cost",
     "infer_types",
     "load_graph",
+    "map_tree",
     "operation_cost",
     "read_document",
     "read_tensors",

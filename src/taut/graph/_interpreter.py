@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ import torch
 from taut.graph._borrowed import borrowed_outputs
 from taut.graph._inputs import InputChecker, check_argument
 from taut.graph._plan import Plan
-from taut.graph._types import Graph, Ref, Tree
+from taut.graph._types import Graph, Ref, map_tree
 
 
 class Interpreter:
@@ -82,16 +81,5 @@ class Interpreter:
         return seconds
 
     def _structure(self, leaves: list[Any]) -> Any:
-        return leaves[0] if self._single else _fill(self.graph.outputs, iter(leaves))
-
-
-def _fill(tree: Tree, leaves: Any) -> Any:
-    if isinstance(tree, Ref):
-        return next(leaves)
-    if isinstance(tree, tuple):
-        return tuple(_fill(item, leaves) for item in tree)
-    if isinstance(tree, list):
-        return [_fill(item, leaves) for item in tree]
-    if isinstance(tree, Mapping):
-        return {key: _fill(item, leaves) for key, item in tree.items()}
-    return tree
+        following = iter(leaves)
+        return leaves[0] if self._single else map_tree(self.graph.outputs, lambda _: next(following))

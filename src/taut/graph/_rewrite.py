@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from taut.graph._types import Argument, Graph, Node, Ref, TensorType, ValueType, content_hash, references
+from taut.graph._types import Argument, Graph, Node, Ref, TensorType, ValueType, content_hash, map_tree, references
 
 
 class Builder:
@@ -125,20 +125,8 @@ def rewrite(graph: Graph, visit: Callable[[Node, Builder], Ref | tuple[Ref, ...]
         refs = builder.copy(node) if made is None else (made,) if isinstance(made, Ref) else made
         for index, ref in enumerate(refs):
             builder.replace(Ref(node.id, index), ref)
-    outputs = _map_tree(graph.outputs, builder)
+    outputs = map_tree(graph.outputs, builder.map)
     return builder.finish(outputs, symbols=graph.symbols, guards=graph.guards)
-
-
-def _map_tree(tree: object, builder: Builder) -> object:
-    if isinstance(tree, Ref):
-        return builder.map(tree)
-    if isinstance(tree, tuple):
-        return tuple(_map_tree(item, builder) for item in tree)
-    if isinstance(tree, list):
-        return [_map_tree(item, builder) for item in tree]
-    if isinstance(tree, Mapping):
-        return {key: _map_tree(item, builder) for key, item in tree.items()}
-    return tree
 
 
 def eliminate_dead_code(graph: Graph) -> Graph:
@@ -158,5 +146,5 @@ def eliminate_dead_code(graph: Graph) -> Graph:
         if node.id in live:
             for index, ref in enumerate(builder.copy(node)):
                 builder.replace(Ref(node.id, index), ref)
-    outputs = _map_tree(graph.outputs, builder)
+    outputs = map_tree(graph.outputs, builder.map)
     return builder.finish(outputs, symbols=graph.symbols, guards=graph.guards)

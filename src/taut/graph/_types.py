@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from types import MappingProxyType
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import sympy
 import torch
@@ -200,6 +200,19 @@ def references(tree: object) -> Iterator[Ref]:
     elif isinstance(tree, Mapping):
         for item in tree.values():
             yield from references(item)
+
+
+def map_tree(tree: Any, change: Callable[[Ref], Any]) -> Any:
+    """A structure with each of its `Ref`s replaced."""
+    if isinstance(tree, Ref):
+        return change(tree)
+    if isinstance(tree, tuple):
+        return tuple(map_tree(item, change) for item in tree)
+    if isinstance(tree, list):
+        return [map_tree(item, change) for item in tree]
+    if isinstance(tree, Mapping):
+        return {key: map_tree(item, change) for key, item in tree.items()}
+    return tree
 
 
 def content_hash(tensor: torch.Tensor) -> str:
