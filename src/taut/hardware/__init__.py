@@ -1,0 +1,1 @@
+"""Models of hardware: the links between hosts."""
