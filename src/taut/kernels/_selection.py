@@ -34,7 +34,7 @@ class Moments(NamedTuple):
     """Moments of some magnitudes, computed in float64.
 
     Attributes:
-        count: how many there are.
+        entries: how many there are.
         mean: 0 where there are none, like the second moment and the maximum.
         second: mean of their squares.
         mean_log: mean of the natural logarithms of those that are not 0; NaN unless asked for.
@@ -43,7 +43,7 @@ class Moments(NamedTuple):
         histogram: `(MAGNITUDE_BINS,)` int32, how many there are in each bin; None unless asked for.
     """
 
-    count: int
+    entries: int
     mean: float
     second: float
     mean_log: float
