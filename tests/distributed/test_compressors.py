@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from exchanges import EVERY_SHAPE, exchange, random_gradients, total, whole_gradients
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taut.distributed import (
@@ -58,9 +58,11 @@ def named(compressor: Compressor) -> str:
 
 every = pytest.mark.parametrize("compressor", EVERY, ids=named)
 settings_of_ranks = given(ranks=st.sampled_from([2, 3, 4]), seed=st.integers(0, 2**32 - 1))
+few = settings(max_examples=8)  # each starts threads
 
 
 @every
+@few
 @settings_of_ranks
 def test_all_ranks_end_with_the_same_bits(compressor: Compressor, ranks: int, seed: int) -> None:
     memories: list[Memory] = [{} for _ in range(ranks)]
@@ -72,6 +74,7 @@ def test_all_ranks_end_with_the_same_bits(compressor: Compressor, ranks: int, se
 
 
 @pytest.mark.parametrize("compressor", EXACT, ids=named)
+@few
 @given(ranks=st.sampled_from([2, 4]), seed=st.integers(0, 2**32 - 1))
 def test_what_was_sent_plus_residuals_is_the_sum_of_all_gradients(
     compressor: Compressor, ranks: int, seed: int
@@ -90,6 +93,7 @@ def test_what_was_sent_plus_residuals_is_the_sum_of_all_gradients(
 
 
 @pytest.mark.parametrize("compressor", COUNTED, ids=named)
+@few
 @settings_of_ranks
 def test_bytes_sent_are_those_predicted(compressor: Compressor, ranks: int, seed: int) -> None:
     for rank in exchange(compressor, random_gradients(ranks, seed=seed)):
@@ -101,13 +105,12 @@ def test_bytes_sent_are_those_predicted(compressor: Compressor, ranks: int, seed
 def test_all_zero_gradients_give_zeros_and_send_no_residual(compressor: Compressor) -> None:
     memories: list[Memory] = [{} for _ in range(2)]
     exchange(compressor, random_gradients(2), memories)
-    before = [
-        {name: kept.get("residual", torch.zeros(1)).clone() for name, kept in memory.items()} for memory in memories
-    ]
+    none = torch.zeros(1)
+    before = [{name: kept.get("residual", none).clone() for name, kept in memory.items()} for memory in memories]
     zeros = [{name: torch.zeros_like(t) for name, t in gradients.items()} for gradients in random_gradients(2)]
     for rank, residuals in zip(exchange(compressor, zeros, memories), before, strict=True):
         assert all(not tensor.any() for tensor in rank.gradients.values())
-        assert all(torch.equal(rank.memory[n].get("residual", torch.zeros(1)), r) for n, r in residuals.items())
+        assert all(torch.equal(rank.memory[n].get("residual", none), r) for n, r in residuals.items())
 
 
 @every
@@ -126,18 +129,17 @@ def test_a_value_that_is_not_finite_reaches_all_ranks_at_once_and_is_gone_after(
     compressor: Compressor, value: float
 ) -> None:
     memories: list[Memory] = [{} for _ in range(2)]
-    for place in range(10):  # chance may leave it out of one step
-        gradients = random_gradients(2, seed=place)
-        gradients[1]["p0"][3, 5] = value
-        first, second = exchange(compressor, gradients, memories)
-        assert torch.equal(first.gradients["p0"], second.gradients["p0"]) or first.gradients["p0"].isnan().any()
-        if not isinstance(compressor, RandomK):
-            assert not first.gradients["p0"].isfinite().all()
-        assert second.gradients["p1"].isfinite().all()
-    for step in range(60):
-        first, second = exchange(compressor, random_gradients(2, seed=step), memories)
-    assert first.gradients["p0"].isfinite().all()
-    assert second.gradients["p0"].isfinite().all()
+    gradients = random_gradients(2)
+    gradients[1]["p0"][3, 5] = value
+    first, second = exchange(compressor, gradients, memories)
+    torch.testing.assert_close(first.gradients, second.gradients, rtol=0, atol=0, equal_nan=True)
+    if not isinstance(compressor, RandomK):  # chance may leave it out of one step
+        assert not first.gradients["p0"].isfinite().all()
+    assert second.gradients["p1"].isfinite().all()
+    for step in range(40):
+        exchange(compressor, random_gradients(2, seed=step), memories)
+    for rank in exchange(compressor, random_gradients(2), memories):
+        assert rank.gradients["p0"].isfinite().all()
 
 
 @every
