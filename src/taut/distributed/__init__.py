@@ -1,17 +1,56 @@
 """Gradient exchange between the ranks of a training job: compressors, hooks, controllers, and when not to compress."""
 
+from taut.distributed._attach import attach
 from taut.distributed._communicator import Communicator
 from taut.distributed._compressor import Compressor, Gradient, Memory
+from taut.distributed._compressors import (
+    AlternatingPowerSGD,
+    BFloat16,
+    DeepGradientCompression,
+    Float16,
+    HardThreshold,
+    NoCompression,
+    PowerSGD,
+    QuantisedSGD,
+    RandomK,
+    SignMajority,
+    SparseAllReduce,
+    TopK,
+)
 from taut.distributed._controller import Controller
+from taut.distributed._exchange import Statistics
+from taut.distributed._handle import Handle
+from taut.distributed._local import LocalCommunicator, run_ranks
+from taut.distributed._process_group import ProcessGroupCommunicator
+from taut.distributed._state import average_states
 from taut.distributed._traffic import Collective, Message, Traffic
 
 __all__ = [
+    "AlternatingPowerSGD",
+    "BFloat16",
     "Collective",
     "Communicator",
     "Compressor",
     "Controller",
+    "DeepGradientCompression",
+    "Float16",
     "Gradient",
+    "Handle",
+    "HardThreshold",
+    "LocalCommunicator",
     "Memory",
     "Message",
+    "NoCompression",
+    "PowerSGD",
+    "ProcessGroupCommunicator",
+    "QuantisedSGD",
+    "RandomK",
+    "SignMajority",
+    "SparseAllReduce",
+    "Statistics",
+    "TopK",
     "Traffic",
+    "attach",
+    "average_states",
+    "run_ranks",
 ]
