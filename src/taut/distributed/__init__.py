@@ -3,15 +3,47 @@
 from taut.distributed._communicator import Communicator
 from taut.distributed._compressor import Compressor, Gradient, Memory
 from taut.distributed._controller import Controller
+from taut.distributed._controllers import (
+    Accordion,
+    AccordionBatchSize,
+    BatchSize,
+    CostModelController,
+    RandomSchedule,
+    Replay,
+    Static,
+    WarmUp,
+)
+from taut.distributed._thresholds import (
+    CountedThreshold,
+    Magnitudes,
+    Moments,
+    StagedThreshold,
+    TensorMagnitudes,
+    ThresholdEstimator,
+)
 from taut.distributed._traffic import Collective, Message, Traffic
 
 __all__ = [
+    "Accordion",
+    "AccordionBatchSize",
+    "BatchSize",
     "Collective",
     "Communicator",
     "Compressor",
     "Controller",
+    "CostModelController",
+    "CountedThreshold",
     "Gradient",
+    "Magnitudes",
     "Memory",
     "Message",
+    "Moments",
+    "RandomSchedule",
+    "Replay",
+    "StagedThreshold",
+    "Static",
+    "TensorMagnitudes",
+    "ThresholdEstimator",
     "Traffic",
+    "WarmUp",
 ]
