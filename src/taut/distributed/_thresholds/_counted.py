@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from taut.distributed._thresholds._estimator import without_estimate
-from taut.distributed._thresholds._fits import Fit, tail_excess, whole_excess
+from taut.distributed._thresholds._fits import Fit, check_fit, tail_excess, whole_excess
 from taut.distributed._thresholds._magnitudes import Magnitudes
 from taut.errors import ArgumentError
 
@@ -29,7 +29,7 @@ class CountedThreshold:
         first_share: of entries above the first threshold, where there is no step before.
 
     Raises:
-        ArgumentError: a number is out of range.
+        ArgumentError: a setting is out of range.
     """
 
     fit: Fit = "pareto"
@@ -38,6 +38,7 @@ class CountedThreshold:
     first_share: float = 0.25
 
     def __post_init__(self) -> None:
+        check_fit(self.fit)
         if not 0 <= self.tolerance < 1:
             raise ArgumentError("tolerance", self.tolerance, expected="a number from 0 to below 1")
         if self.passes < 1:
@@ -78,7 +79,7 @@ class CountedThreshold:
                 high = here
             if tail.count:
                 threshold += tail_excess(self.fit, tail, kept / tail.count)
-            if not tail.count or not low[0] < threshold < high[0]:
+            if high[1] or not low[0] < threshold < high[0]:
                 threshold = _between(low, high, kept)
         return best[0]
 
@@ -86,6 +87,6 @@ class CountedThreshold:
 def _between(low: tuple[float, int], high: tuple[float, int], kept: int) -> float:
     """Between two thresholds with their counts, as if the logarithm of the count were linear."""
     if math.isinf(high[0]):
-        return low[0] * 2
+        return low[0] * 2  # the fit had the tail end below the threshold
     weight = math.log(low[1] / kept) / math.log(low[1] / high[1]) if high[1] else 0.5
     return low[0] + (high[0] - low[0]) * weight

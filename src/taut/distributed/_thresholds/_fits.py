@@ -8,12 +8,23 @@ below the threshold.
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from taut.distributed._thresholds._magnitudes import Moments
+from taut.errors import ArgumentError
 
 Fit: TypeAlias = Literal["exponential", "pareto", "gamma-pareto"]
 """SIDCo-E, SIDCo-P and SIDCo-GP: the last fits a gamma distribution to the whole and a Pareto one to each tail."""
+
+
+def check_fit(fit: str) -> None:
+    """Refuse the name of no fit.
+
+    Raises:
+        ArgumentError: it is none.
+    """
+    if fit not in get_args(Fit):
+        raise ArgumentError("fit", fit, expected=" or ".join(get_args(Fit)))
 
 
 def exponential_excess(moments: Moments, share: float) -> float:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from taut.distributed._thresholds._estimator import without_estimate
-from taut.distributed._thresholds._fits import Fit, tail_excess, whole_excess
+from taut.distributed._thresholds._fits import Fit, check_fit, tail_excess, whole_excess
 from taut.distributed._thresholds._magnitudes import Magnitudes
 from taut.errors import ArgumentError
 
@@ -34,7 +34,7 @@ class StagedThreshold:
         exact: invert the incomplete gamma function where the fit needs it, instead of the paper's asymptotic form.
 
     Raises:
-        ArgumentError: a number is out of range.
+        ArgumentError: a setting is out of range.
     """
 
     fit: Fit = "exponential"
@@ -44,6 +44,7 @@ class StagedThreshold:
     exact: bool = True
 
     def __post_init__(self) -> None:
+        check_fit(self.fit)
         if self.stages < 1:
             raise ArgumentError("stages", self.stages, expected="1 or more")
         if not 0 < self.first_share < 1:
