@@ -10,9 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taut.distributed import CountedThreshold, StagedThreshold, TensorMagnitudes, ThresholdEstimator
+from taut.distributed import CountedThreshold, Fit, StagedThreshold, TensorMagnitudes, ThresholdEstimator
 from taut.distributed._thresholds import (
-    Fit,
     exponential_excess,
     gamma_excess,
     most_stages,
@@ -30,9 +29,8 @@ TABLE = {
     ("gauss", 0.001): (0.000, 0.101, 0.713, 1.056, 6.82, 1.234, 0.905, 0.033, 2.194, 1.422),
     ("laplace", 0.001): (1.006, 1.015, 1.015, 1.002, 1.02, 1.01, 1.01, 0.955, 1.006, 1.008),
 }
-COLUMNS: list[tuple[Fit, int]] = [("exponential", n) for n in (1, 2, 3, 4)] + [
-    (fit, n) for fit in FITS[1:] for n in (1, 2, 3)
-]
+STAGES: dict[Fit, tuple[int, ...]] = {"exponential": (1, 2, 3, 4), "pareto": (1, 2, 3), "gamma-pareto": (1, 2, 3)}
+MOVES_BY_SEED = {("gauss", 0.001, "exponential", 2): 0.1}  # the other cells by 3 % at most
 
 
 def drawn(name: str, n: int, seed: int = 0) -> torch.Tensor:
@@ -51,24 +49,25 @@ def above(tensor: torch.Tensor, threshold: float) -> int:
     return int((~(tensor.abs() <= threshold)).sum())
 
 
-def assert_table(n: int, tolerance: float) -> None:
+def assert_table(n: int, factor: float) -> None:
     for (name, ratio), row in TABLE.items():
         data, kept = drawn(name, n), int(ratio * n)
         magnitudes = TensorMagnitudes(data)
-        for (fit, stages), published in zip(COLUMNS, row, strict=True):
+        columns: list[tuple[Fit, int]] = [(fit, stages) for fit in STAGES for stages in STAGES[fit]]
+        for (fit, stages), published in zip(columns, row, strict=True):
             threshold, _ = staged_threshold(magnitudes, kept, stages, fit, exact=False)
+            tolerance = factor * MOVES_BY_SEED.get((name, ratio, fit, stages), 0.03)
             achieved = above(data, threshold) / kept
-            assert achieved == pytest.approx(published, rel=tolerance, abs=0.003), (name, ratio, fit, stages)
+            assert achieved == pytest.approx(published, rel=tolerance, abs=0.002), (name, ratio, fit, stages)
 
 
 def test_published_ratios_with_fewer_entries() -> None:
-    assert_table(200_000, 0.25)
+    assert_table(200_000, 6)
 
 
 @pytest.mark.slow
 def test_published_ratios() -> None:
-    """Another seed moves a cell by up to 3 % of it, the second of Gauss .001 by 10 %."""
-    assert_table(4_000_000, 0.06)
+    assert_table(4_000_000, 1)
 
 
 @pytest.mark.parametrize("fit", FITS)

@@ -15,6 +15,7 @@ from taut.distributed._controllers import (
 )
 from taut.distributed._thresholds import (
     CountedThreshold,
+    Fit,
     Magnitudes,
     Moments,
     StagedThreshold,
@@ -33,6 +34,7 @@ __all__ = [
     "Controller",
     "CostModelController",
     "CountedThreshold",
+    "Fit",
     "Gradient",
     "Magnitudes",
     "Memory",

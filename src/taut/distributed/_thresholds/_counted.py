@@ -34,7 +34,7 @@ class CountedThreshold:
 
     fit: Fit = "pareto"
     tolerance: float = 0.1
-    passes: int = 6
+    passes: int = 8
     first_share: float = 0.25
 
     def __post_init__(self) -> None:
