@@ -1,8 +1,16 @@
 """Gradient exchange between the ranks of a training job: compressors, hooks, controllers, and when not to compress."""
 
-from taut.distributed._attach import attach
-from taut.distributed._communicator import Communicator
-from taut.distributed._compressor import Compressor, Gradient, Memory
+from taut.distributed._attach import (
+    attach,
+)
+from taut.distributed._communicator import (
+    Communicator,
+)
+from taut.distributed._compressor import (
+    Compressor,
+    Gradient,
+    Memory,
+)
 from taut.distributed._compressors import (
     AlternatingPowerSGD,
     BFloat16,
@@ -17,39 +25,90 @@ from taut.distributed._compressors import (
     SparseAllReduce,
     TopK,
 )
-from taut.distributed._controller import Controller
-from taut.distributed._exchange import Statistics
-from taut.distributed._handle import Handle
-from taut.distributed._local import LocalCommunicator, run_ranks
-from taut.distributed._process_group import ProcessGroupCommunicator
-from taut.distributed._state import average_states
-from taut.distributed._traffic import Collective, Message, Traffic
+from taut.distributed._controller import (
+    Controller,
+)
+from taut.distributed._controllers import (
+    Accordion,
+    AccordionBatchSize,
+    BatchSize,
+    CostModelController,
+    RandomSchedule,
+    Replay,
+    Static,
+    WarmUp,
+)
+from taut.distributed._exchange import (
+    Statistics,
+)
+from taut.distributed._handle import (
+    Handle,
+)
+from taut.distributed._local import (
+    LocalCommunicator,
+    run_ranks,
+)
+from taut.distributed._process_group import (
+    ProcessGroupCommunicator,
+)
+from taut.distributed._state import (
+    average_states,
+)
+from taut.distributed._thresholds import (
+    CountedThreshold,
+    Fit,
+    Magnitudes,
+    Moments,
+    StagedThreshold,
+    TensorMagnitudes,
+    ThresholdEstimator,
+)
+from taut.distributed._traffic import (
+    Collective,
+    Message,
+    Traffic,
+)
 
 __all__ = [
+    "Accordion",
+    "AccordionBatchSize",
     "AlternatingPowerSGD",
     "BFloat16",
+    "BatchSize",
     "Collective",
     "Communicator",
     "Compressor",
     "Controller",
+    "CostModelController",
+    "CountedThreshold",
     "DeepGradientCompression",
+    "Fit",
     "Float16",
     "Gradient",
     "Handle",
     "HardThreshold",
     "LocalCommunicator",
+    "Magnitudes",
     "Memory",
     "Message",
+    "Moments",
     "NoCompression",
     "PowerSGD",
     "ProcessGroupCommunicator",
     "QuantisedSGD",
     "RandomK",
+    "RandomSchedule",
+    "Replay",
     "SignMajority",
     "SparseAllReduce",
+    "StagedThreshold",
+    "Static",
     "Statistics",
+    "TensorMagnitudes",
+    "ThresholdEstimator",
     "TopK",
     "Traffic",
+    "WarmUp",
     "attach",
     "average_states",
     "run_ranks",
