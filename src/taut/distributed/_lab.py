@@ -22,7 +22,8 @@ _T = TypeVar("_T")
 _PREFIX = "taut-lab"
 _INTERFACE = "eth0"
 _BURST_BYTES = 32 * 1024
-_QUEUE_BYTES = 4 * 2**20  # a smaller queue drops packets of the sender's own, which TCP takes for congestion
+_QUEUE_SECONDS = 0.02  # a longer queue makes TCP take its own delay for loss, a shorter one drops its packets
+_QUEUE_BYTES = 64 * 1024, 1024 * 1024  # fewest and most
 _numbers = itertools.count()
 
 
@@ -84,6 +85,7 @@ class LinkLab:
             MeasurementError: the system refuses.
         """
         _check_bandwidth(bandwidth)
+        fewest, most = _QUEUE_BYTES
         for name in self._namespaces:
             if bandwidth is None:
                 with contextlib.suppress(MeasurementError):  # nothing to remove
@@ -91,7 +93,8 @@ class LinkLab:
                 continue
             _ip(
                 *("netns", "exec", name, "tc", "qdisc", "replace", "dev", _INTERFACE, "root", "tbf"),
-                *("rate", f"{round(8 * bandwidth)}bit", "burst", str(_BURST_BYTES), "limit", str(_QUEUE_BYTES)),
+                *("rate", f"{round(8 * bandwidth)}bit", "burst", str(_BURST_BYTES)),
+                *("limit", str(min(max(round(_QUEUE_SECONDS * bandwidth), fewest), most))),
             )
         self.bandwidth = bandwidth
 
