@@ -1,17 +1,35 @@
 """Gradient exchange between the ranks of a training job: compressors, hooks, controllers, and when not to compress."""
 
+from taut.distributed._attach import attach
 from taut.distributed._communicator import Communicator
 from taut.distributed._compressor import Compressor, Gradient, Memory
+from taut.distributed._compressors import BFloat16, Float16, NoCompression, TopK
 from taut.distributed._controller import Controller
+from taut.distributed._exchange import Statistics
+from taut.distributed._handle import Handle
+from taut.distributed._local import LocalCommunicator, run_ranks
+from taut.distributed._process_group import ProcessGroupCommunicator
+from taut.distributed._state import average_states
 from taut.distributed._traffic import Collective, Message, Traffic
 
 __all__ = [
+    "BFloat16",
     "Collective",
     "Communicator",
     "Compressor",
     "Controller",
+    "Float16",
     "Gradient",
+    "Handle",
+    "LocalCommunicator",
     "Memory",
     "Message",
+    "NoCompression",
+    "ProcessGroupCommunicator",
+    "Statistics",
+    "TopK",
     "Traffic",
+    "attach",
+    "average_states",
+    "run_ranks",
 ]
