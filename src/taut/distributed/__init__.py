@@ -7,13 +7,17 @@ from taut.distributed._compressors import BFloat16, Float16, NoCompression, TopK
 from taut.distributed._controller import Controller
 from taut.distributed._exchange import Statistics
 from taut.distributed._handle import Handle
+from taut.distributed._lab import LinkLab, missing_for_lab
 from taut.distributed._local import LocalCommunicator, run_ranks
+from taut.distributed._local_ranks import LocalRanks
 from taut.distributed._process_group import ProcessGroupCommunicator
 from taut.distributed._state import average_states
 from taut.distributed._traffic import Collective, Message, Traffic
+from taut.distributed._wire import Coding, gather_sparse, gather_uneven
 
 __all__ = [
     "BFloat16",
+    "Coding",
     "Collective",
     "Communicator",
     "Compressor",
@@ -21,7 +25,9 @@ __all__ = [
     "Float16",
     "Gradient",
     "Handle",
+    "LinkLab",
     "LocalCommunicator",
+    "LocalRanks",
     "Memory",
     "Message",
     "NoCompression",
@@ -31,5 +37,8 @@ __all__ = [
     "Traffic",
     "attach",
     "average_states",
+    "gather_sparse",
+    "gather_uneven",
+    "missing_for_lab",
     "run_ranks",
 ]
