@@ -44,9 +44,16 @@ from taut.distributed._exchange import (
 from taut.distributed._handle import (
     Handle,
 )
+from taut.distributed._lab import (
+    LinkLab,
+    missing_for_lab,
+)
 from taut.distributed._local import (
     LocalCommunicator,
     run_ranks,
+)
+from taut.distributed._local_ranks import (
+    LocalRanks,
 )
 from taut.distributed._process_group import (
     ProcessGroupCommunicator,
@@ -68,6 +75,11 @@ from taut.distributed._traffic import (
     Message,
     Traffic,
 )
+from taut.distributed._wire import (
+    Coding,
+    gather_sparse,
+    gather_uneven,
+)
 
 __all__ = [
     "Accordion",
@@ -75,6 +87,7 @@ __all__ = [
     "AlternatingPowerSGD",
     "BFloat16",
     "BatchSize",
+    "Coding",
     "Collective",
     "Communicator",
     "Compressor",
@@ -87,7 +100,9 @@ __all__ = [
     "Gradient",
     "Handle",
     "HardThreshold",
+    "LinkLab",
     "LocalCommunicator",
+    "LocalRanks",
     "Magnitudes",
     "Memory",
     "Message",
@@ -111,5 +126,8 @@ __all__ = [
     "WarmUp",
     "attach",
     "average_states",
+    "gather_sparse",
+    "gather_uneven",
+    "missing_for_lab",
     "run_ranks",
 ]
