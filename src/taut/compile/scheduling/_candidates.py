@@ -74,8 +74,9 @@ def operator_table(
 def bound(
     block: Block, operators: Operators, durations: Sequence[float], split: Mapping[int, float], workers: int
 ) -> tuple[float, float]:
-    """Seconds of the critical path, and of the work shared evenly."""
-    found = lower_bound(operators.graph, operator_table(block, operators, durations, split, workers))
+    """Seconds of the critical path, and of the work shared evenly, if steps could be split without any loss."""
+    even = {step: durations[step] / workers for step in split}
+    found = lower_bound(operators.graph, operator_table(block, operators, durations, even, workers))
     return found.critical_path, found.work_by_workers
 
 

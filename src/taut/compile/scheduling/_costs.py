@@ -37,6 +37,7 @@ class StageCosts:
     Args:
         lowered: a sequential program with static sizes.
         workers: threads.
+        built: the kernels that will be needed; by default those of all steps and their parts are built.
 
     Attributes:
         workers: threads.
@@ -48,7 +49,7 @@ class StageCosts:
         ArgumentError: sizes are not static.
     """
 
-    def __init__(self, lowered: Lowered, workers: int = 2) -> None:
+    def __init__(self, lowered: Lowered, workers: int = 2, built: Built | None = None) -> None:
         if lowered.graph.symbols:
             raise ArgumentError(
                 "model",
@@ -59,7 +60,7 @@ class StageCosts:
         self._lowered = lowered
         self.workers = workers
         self.steps = schedulable(lowered.blocks[0])
-        self.built = build_parts(lowered, workers)
+        self.built = build_parts(lowered, workers) if built is None else built
         self.measured: dict[tuple[Groups, ...], float] = {}
         constants = {id(tensor): tensor.nbytes for tensor in lowered.program.constants}
         self._resident = min(sum(constants.values()), _COLD_BYTES)

@@ -17,8 +17,8 @@ from taut.compile.interop import Convolution
 from taut.errors import ArgumentError
 from taut.graph import Argument, Builder, Graph, Node, Ref, TensorType, rewrite
 
-_CONVOLUTION = "aten.convolution.default"
-_OPERATORS = (_CONVOLUTION, "aten.conv2d.default", "aten.conv2d.padding")
+CONVOLUTION = "aten.convolution.default"
+_OPERATORS = (CONVOLUTION, "aten.conv2d.default", "aten.conv2d.padding")
 _ACTIVATIONS = tuple(
     f"aten.{name}.default"
     for name in (
@@ -113,6 +113,11 @@ def merge_convolutions(graph: Graph, groups: Sequence[Sequence[int]]) -> Graph:
     return rewrite(graph, visit)
 
 
+def merged_path(graph: Graph, nodes: Sequence[int]) -> str:
+    """What stands for the modules of merged convolutions."""
+    return "+".join(graph.nodes[node].module_path or str(node) for node in sorted(nodes))
+
+
 def _mergeable(graph: Graph, node: Node) -> Mergeable | None:
     weight = graph.constant(node.args[1])
     if weight is None or weight.dim() != 4 or not is_convolution(graph, node) or not isinstance(node.args[0], Ref):
@@ -149,11 +154,11 @@ def _merged(graph: Graph, builder: Builder, group: Sequence[Mergeable]) -> dict[
     if any(one.bias is not None for one in group):
         bias = torch.cat([one.weight.new_zeros(len(one.weight)) if one.bias is None else one.bias for one in group])
     nodes = [graph.nodes[one.node] for one in group]
-    name = "+".join(node.module_path or str(node.id) for node in nodes)
+    name = merged_path(graph, [one.node for one in group])
     kind = nodes[0].type
     wide = TensorType((kind.shape[0], len(weight), *kind.shape[2:]), kind.dtype)
     whole = builder.add(
-        _CONVOLUTION,
+        CONVOLUTION,
         builder.map(nodes[0].args[0]),
         builder.constant(weight, f"{name}.weight"),
         None if bias is None else builder.constant(bias, f"{name}.bias"),

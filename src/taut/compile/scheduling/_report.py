@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import statistics
 from collections.abc import Mapping
 from typing import Any
 
@@ -129,6 +130,26 @@ class ScheduleReport:
     def gap(self) -> float:
         """How much longer a call takes than the bound, as a share of it."""
         return self.seconds / self.bound - 1 if self.bound > 0 else 0.0
+
+    @property
+    def predicted_total(self) -> float:
+        """Seconds that the stages were predicted to take together."""
+        return sum(stage.predicted_seconds for stage in self.stages)
+
+    @property
+    def measured_total(self) -> float:
+        """Seconds that a call of the program of stages takes."""
+        return next((one.measured_seconds for one in self.candidates if one.name.endswith("stages")), self.seconds)
+
+    @property
+    def stage_error(self) -> float | None:
+        """The median over stages of how far the prediction is off, as a share of what was measured; None without any."""
+        errors = [
+            abs(stage.predicted_seconds / stage.measured_seconds - 1)
+            for stage in self.stages
+            if stage.measured_seconds > 0
+        ]
+        return statistics.median(errors) if errors else None
 
     def candidate(self, name: str) -> CandidateTime:
         """The candidate of that name."""

@@ -28,6 +28,7 @@ Progress: TypeAlias = Callable[[str, float], None]
 """Told what is being done, and the share of it that is done."""
 
 _MERGED = "merged "
+_LONGEST_PAIRS = 10.0
 _SHARES = {"search": 0.5, "prices": 0.2, "pairs": 0.2}
 
 
@@ -155,7 +156,7 @@ class _Job:
             choice = choose(
                 self._candidates,
                 self._inputs,
-                max(self._left(), _SHARES["pairs"] * self._budget),
+                max(min(self._left(), _LONGEST_PAIRS), _SHARES["pairs"] * self._budget),
                 lambda share: self._say("comparing the best with the sequential program", share),
             )
         except KeyboardInterrupt as interrupt:

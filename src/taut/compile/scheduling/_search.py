@@ -93,6 +93,14 @@ class StageOracle:
             return tuple(split_stages(groups[0], parts))
         return (tuple(map(tuple, groups)),)
 
+    def plain(self, stage: Stage) -> Stage:
+        """The stage under the name of what it does: with nothing to split or to merge it is just run."""
+        merges = stage.strategy == "merge" and len(stage.groups) > 1
+        splits = stage.strategy == "intra" and any(
+            step in self._split for number in stage.operators for step in self._operators.steps[number]
+        )
+        return stage if merges or splits else Stage(stage.groups)
+
     def measure(self, stage: Stage) -> float:
         """Seconds of a stage, measured when it is first asked for."""
         if self.cost(stage) is None:
@@ -122,6 +130,7 @@ class StageOracle:
         """An oracle that takes `share` of its estimate for what was not measured."""
 
         def believe(stage: Stage) -> float:
+            stage = self.plain(stage)
             known = self.cost(stage)
             return share * self.estimate(stage) if known is None else known
 
@@ -167,7 +176,7 @@ def search_stages(
                 return np.asarray(oracle.believed(share)(named))
 
             found = search(graph, ask, R, workers, strategies, max_part_size=size)
-            chosen = [_renumbered(stage, numbers) for stage in found.stages]
+            chosen = [oracle.plain(_renumbered(stage, numbers)) for stage in found.stages]
             unknown = [stage for stage in chosen if oracle.cost(stage) is None]
             late = time.perf_counter() - began > budget
             if not unknown or (late and share == 1.0):
