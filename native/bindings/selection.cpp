@@ -95,14 +95,14 @@ nb::tuple run_accumulate_moments(nb::handle gradient_object, nb::handle residual
     return to_tuple(moments);
 }
 
-nb::tuple run_exceedance_moments(nb::handle x_object, double threshold, int threads) {
+nb::tuple run_exceedance_moments(nb::handle x_object, double threshold, bool log, int threads) {
     std::int64_t size = 0;
     const float* x = read_floats(x_object, "x", size);
     require_threshold(threshold);
     Moments moments;
     {
         const nb::gil_scoped_release released;
-        moments = exceedance_moments(x, size, threshold, threads);
+        moments = exceedance_moments(x, size, threshold, log, threads);
     }
     return to_tuple(moments);
 }
@@ -231,7 +231,7 @@ void bind_selection(nb::module_& module) {
     module.def("accumulate_moments", &run_accumulate_moments, nb::arg("gradient").none(), nb::arg("residual").none(),
                nb::arg("log"), nb::arg("histogram").none(), nb::arg("threads"));
     module.def("exceedance_moments", &run_exceedance_moments, nb::arg("x").none(), nb::arg("threshold"),
-               nb::arg("threads"));
+               nb::arg("log"), nb::arg("threads"));
     module.def("select_above", &run_select_above, nb::arg("residual").none(), nb::arg("threshold"), nb::arg("indices"),
                nb::arg("values"), nb::arg("clear"), nb::arg("threads"));
     module.def("scatter_add", &run_scatter_add, nb::arg("dense").none(), nb::arg("indices").none(),

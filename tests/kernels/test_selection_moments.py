@@ -56,7 +56,7 @@ def test_bits_do_not_depend_on_the_instruction_set(values: list[float]) -> None:
     for isa in available_isas():
         with force(isa):
             all_of_them = accumulate_moments(torch.zeros_like(x), x.clone(), log=True)
-            runs.append(repr((all_of_them, exceedance_moments(x, 0.25))))
+            runs.append(repr((all_of_them, exceedance_moments(x, 0.25, log=True))))
     assert len(set(runs)) == 1
 
 
@@ -65,14 +65,14 @@ def test_threads_do_not_change_a_bit(kind: str, two_threads: None) -> None:
     x = gradient(kind, 300_001)
     zero = torch.zeros_like(x)
     both = accumulate_moments(zero, x.clone(), log=True, histogram=True)
-    above = exceedance_moments(x, 0.5)
+    above = exceedance_moments(x, 0.5, log=True)
     torch.set_num_threads(1)
     one = accumulate_moments(zero, x.clone(), log=True, histogram=True)
     assert repr(both[:6]) == repr(one[:6])
     assert both.histogram is not None
     assert one.histogram is not None
     assert torch.equal(both.histogram, one.histogram)
-    assert repr(above) == repr(exceedance_moments(x, 0.5))
+    assert repr(above) == repr(exceedance_moments(x, 0.5, log=True))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -103,10 +103,12 @@ def test_what_is_not_finite_shows_in_every_moment(values: list[float], isa: str)
 def test_exceedances(kind: str, threshold: float, isa: str) -> None:
     x = gradient(kind, 20_005)
     magnitude = np.abs(x.double().numpy())
-    excess = magnitude[~(magnitude <= threshold)] - threshold
-    moments = exceedance_moments(x, threshold)
+    above = magnitude[~(magnitude <= threshold)]
+    excess = above - threshold
+    moments = exceedance_moments(x, threshold, log=True)
     assert moments.entries == moments.nonzero == excess.size
     with np.errstate(all="ignore"):
         assert close(moments.mean, float(excess.mean()) if excess.size else 0.0)
         assert close(moments.second, float((excess**2).mean()) if excess.size else 0.0)
+        assert close(moments.mean_log, float(np.log(above).mean()) if excess.size else 0.0)
         assert close(moments.maximum, float(excess.max()) if excess.size else 0.0)

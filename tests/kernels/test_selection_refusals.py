@@ -116,7 +116,7 @@ def arguments() -> dict[str, tuple[object, ...]]:
         "top_k": (X, 3),
         "accumulate_and_select_top_k": (X, X.clone(), 3),
         "accumulate_moments": (X, X.clone(), True, True),
-        "exceedance_moments": (X, 0.5),
+        "exceedance_moments": (X, 0.5, True),
         "select_above": (X.clone(), 0.5, 10, True),
         "scatter_add": (X.clone(), INT, X[:5].clone(), 0.5),
         "pack_signs": (X,),
