@@ -36,14 +36,15 @@ void histogram_loop(const float* x, std::int64_t size, std::uint32_t* bins) {
 void refine_loop(const float* x, std::int64_t size, std::uint32_t bin, std::uint32_t* counters) {
     constexpr std::int64_t group = 64;
     constexpr std::uint32_t low = (1u << bin_shift) - 1;
+    const std::uint32_t start = bin << bin_shift;
     for (std::int64_t begin = 0; begin < size; begin += group) {
         const std::int64_t end = std::min(size, begin + group);
         std::uint32_t found = 0;
-        for (std::int64_t i = begin; i < end; ++i) found |= (magnitude(x[i]) >> bin_shift) == bin ? 1 : 0;
+        for (std::int64_t i = begin; i < end; ++i) found |= magnitude(x[i]) - start - 1 < low ? 1 : 0;
         if (found == 0) continue;
         for (std::int64_t i = begin; i < end; ++i) {
-            const std::uint32_t bits = magnitude(x[i]);
-            if (bits >> bin_shift == bin) ++counters[bits & low];
+            const std::uint32_t rest = magnitude(x[i]) - start;
+            if (rest - 1 < low) ++counters[rest];
         }
     }
 }

@@ -8,7 +8,7 @@
 
 namespace taut {
 
-// The least magnitude bits above a threshold that is finite and not negative.
+// The least magnitude bits above a threshold, which is not negative; above infinity is NaN.
 inline std::uint32_t bits_above(double threshold) {
     float below = static_cast<float>(threshold);
     // A float is above the threshold exactly if it is above the largest float that is not.

@@ -56,7 +56,7 @@ struct SelectionKernels {
     void (*add)(const float* gradient, float* residual, std::int64_t size);
     // Counts into histogram_copies * magnitude_bins counters.
     void (*histogram)(const float* x, std::int64_t size, std::uint32_t* bins);
-    // Counts the lower 15 bits of the magnitudes in one bin.
+    // Counts the lower 15 bits of the magnitudes in one bin, but for the first: that is 0 most often, in sparse tensors.
     void (*refine)(const float* x, std::int64_t size, std::uint32_t bin, std::uint32_t* counters);
     // How many magnitudes have at least these bits.
     std::int64_t (*count)(const float* x, std::int64_t size, std::uint32_t least);
@@ -100,7 +100,7 @@ struct TopKCall {
 void top_k(const TopKCall& call, int threads);
 
 // Entries with |x| > threshold, in ascending order; the first `capacity` of them are written, and cleared if asked. The
-// threshold is finite and not negative. Returns how many there are. Throws std::bad_alloc.
+// threshold is not negative. Returns how many there are. Throws std::bad_alloc.
 std::int64_t select_above(float* x, std::int64_t size, double threshold, bool clear, std::int64_t capacity,
                           std::int32_t* indices, float* values, int threads);
 

@@ -5,6 +5,7 @@
 // and the exact selection runs on them alone. If fewer than k reach it, or far too many, it runs on the whole tensor.
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -116,12 +117,14 @@ class Selection {
             merge(bins, static_cast<std::int64_t>(runs) * histogram_copies, share(magnitude_bins, thread, count));
         });
         const Place place = find_bin(bins, magnitude_bins, k_);
+        const std::int64_t inside = bins[place.bin];
         for_each_run([&](std::size_t r) {
             std::uint32_t* own = bins + r * magnitude_bins;
             std::fill_n(own, magnitude_bins, 0);
             kernels_.refine(runs_[r].values, runs_[r].size, static_cast<std::uint32_t>(place.bin), own);
         });
         merge(bins, static_cast<std::int64_t>(runs), {0, 1 << bin_shift});
+        bins[0] = static_cast<std::uint32_t>(inside - std::accumulate(bins + 1, bins + (1 << bin_shift), std::int64_t{0}));
         const std::int64_t within = k_ - place.above;
         const Place low = find_bin(bins, 1 << bin_shift, within);
         cut_ = static_cast<std::uint32_t>(place.bin << bin_shift | low.bin);

@@ -74,6 +74,12 @@ def test_majority_of_the_signs(ranks: int, size: int, isa: str) -> None:
     assert torch.equal(unpack_majority(packed, size), expected)
 
 
+def test_majority_into_memory_that_is_there() -> None:
+    out = torch.full((10,), NAN)
+    assert unpack_majority(pack_signs(torch.ones(10))[None], 10, out=out) is out
+    assert torch.equal(out, torch.ones(10))
+
+
 def test_signs_on_threads(two_threads: None) -> None:
     votes = torch.randn(3, 300_001)
     packed = torch.stack([pack_signs(vote) for vote in votes])

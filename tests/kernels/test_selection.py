@@ -166,3 +166,9 @@ def test_the_threshold_is_exact_although_it_is_no_float32(isa: str) -> None:
     assert select_above(x, 1.0, 9, clear=False)[2] == 1
     assert select_above(x, 1.0 - 1e-12, 9, clear=False)[2] == 2
     assert select_above(x, 1.0 + 1e-12, 9, clear=False)[2] == 1
+
+
+def test_only_nan_is_above_infinity(isa: str) -> None:
+    x = torch.tensor([INFINITY, 3e38, NAN, -INFINITY])
+    assert select_above(x, INFINITY, 9, clear=False)[0].tolist() == [2]
+    assert select_above(x, 1e300, 9, clear=False)[0].tolist() == [0, 2, 3]

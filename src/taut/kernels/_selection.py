@@ -117,7 +117,7 @@ def exceedance_moments(x: Tensor, threshold: float, *, log: bool = False) -> Mom
 
     Args:
         x: float32 of any shape, contiguous.
-        threshold: finite, 0 or more.
+        threshold: 0 or more.
         log: take the mean logarithm too, that of `|x|` itself.
 
     Raises:
@@ -136,7 +136,7 @@ def select_above(
 
     Args:
         residual: float32 of any shape, contiguous, changed in place.
-        threshold: finite, 0 or more.
+        threshold: 0 or more.
         capacity: most entries to take, 0 or more.
         clear: whether to set them to 0.
 
