@@ -1,16 +1,8 @@
 """Gradient exchange between the ranks of a training job: compressors, hooks, controllers, and when not to compress."""
 
-from taut.distributed._attach import (
-    attach,
-)
-from taut.distributed._communicator import (
-    Communicator,
-)
-from taut.distributed._compressor import (
-    Compressor,
-    Gradient,
-    Memory,
-)
+from taut.distributed._attach import attach
+from taut.distributed._communicator import Communicator
+from taut.distributed._compressor import Compressor, Gradient, Memory
 from taut.distributed._compressors import (
     AlternatingPowerSGD,
     BFloat16,
@@ -25,9 +17,7 @@ from taut.distributed._compressors import (
     SparseAllReduce,
     TopK,
 )
-from taut.distributed._controller import (
-    Controller,
-)
+from taut.distributed._controller import Controller
 from taut.distributed._controllers import (
     Accordion,
     AccordionBatchSize,
@@ -38,29 +28,13 @@ from taut.distributed._controllers import (
     Static,
     WarmUp,
 )
-from taut.distributed._exchange import (
-    Statistics,
-)
-from taut.distributed._handle import (
-    Handle,
-)
-from taut.distributed._lab import (
-    LinkLab,
-    missing_for_lab,
-)
-from taut.distributed._local import (
-    LocalCommunicator,
-    run_ranks,
-)
-from taut.distributed._local_ranks import (
-    LocalRanks,
-)
-from taut.distributed._process_group import (
-    ProcessGroupCommunicator,
-)
-from taut.distributed._state import (
-    average_states,
-)
+from taut.distributed._exchange import Statistics
+from taut.distributed._handle import Handle
+from taut.distributed._lab import LinkLab, missing_for_lab
+from taut.distributed._local import LocalCommunicator, run_ranks
+from taut.distributed._local_ranks import LocalRanks
+from taut.distributed._process_group import ProcessGroupCommunicator
+from taut.distributed._state import average_states
 from taut.distributed._thresholds import (
     CountedThreshold,
     Fit,
@@ -70,16 +44,8 @@ from taut.distributed._thresholds import (
     TensorMagnitudes,
     ThresholdEstimator,
 )
-from taut.distributed._traffic import (
-    Collective,
-    Message,
-    Traffic,
-)
-from taut.distributed._wire import (
-    Coding,
-    gather_sparse,
-    gather_uneven,
-)
+from taut.distributed._traffic import Collective, Message, Traffic
+from taut.distributed._wire import Coding, gather_sparse, gather_uneven
 
 __all__ = [
     "Accordion",
