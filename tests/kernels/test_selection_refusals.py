@@ -7,6 +7,7 @@ import torch
 
 from taut.errors import KernelError
 from taut.kernels import (
+    Moments,
     accumulate_and_select_top_k,
     accumulate_moments,
     decode_indices,
@@ -102,8 +103,8 @@ def test_empty_tensors() -> None:
     empty = torch.empty(0)
     assert [tensor.numel() for tensor in top_k(empty, 0)] == [0, 0]
     assert [tensor.numel() for tensor in accumulate_and_select_top_k(empty, empty, 0)] == [0, 0]
-    assert accumulate_moments(empty, empty, log=True)[:6] == (0, 0.0, 0.0, 0.0, 0.0, 0)
-    assert exceedance_moments(empty, 1.0).entries == 0
+    assert accumulate_moments(empty, empty, log=True) == Moments(0, 0.0, 0.0, 0.0, 0.0, 0)
+    assert exceedance_moments(empty, 1.0).count == 0
     assert select_above(empty, 1.0, 5)[2] == 0
     scatter_add(empty, empty.int(), empty)
     assert pack_signs(empty).numel() == 0

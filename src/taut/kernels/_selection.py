@@ -6,7 +6,7 @@ vanishes. Results have the same bits on every instruction set and thread count.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -30,11 +30,12 @@ _library.define(
 )
 
 
-class Moments(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Moments:
     """Moments of some magnitudes, computed in float64.
 
     Attributes:
-        entries: how many there are.
+        count: how many there are.
         mean: 0 where there are none, like the second moment and the maximum.
         second: mean of their squares.
         mean_log: mean of the natural logarithms of those that are not 0, 0 where there are none; NaN unless asked for.
@@ -43,7 +44,7 @@ class Moments(NamedTuple):
         histogram: `(MAGNITUDE_BINS,)` int32, how many there are in each bin; None unless asked for.
     """
 
-    entries: int
+    count: int
     mean: float
     second: float
     mean_log: float
