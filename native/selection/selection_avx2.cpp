@@ -39,33 +39,39 @@ inline __m256i at_least(__m256i bits, std::uint32_t least) {
     return _mm256_cmpgt_epi32(bits, _mm256_set1_epi32(static_cast<int>(least - 1)));
 }
 
+// The bytes that are not 0, a bit each.
+inline std::uint32_t nonzero_bytes(const std::uint8_t* bytes) {
+    const __m256i loaded = _mm256_load_si256(reinterpret_cast<const __m256i*>(bytes));
+    const __m256i zero = _mm256_cmpeq_epi8(loaded, _mm256_setzero_si256());
+    return ~static_cast<std::uint32_t>(_mm256_movemask_epi8(zero));
+}
+
+// First the masks of 64 vectors, then only the vectors that hold any entry: a branch for each vector would be foretold
+// wrongly where some per cent are selected.
 void collect(const Candidates& from, std::uint32_t least, Entries& out) {
-    constexpr std::int64_t vectors = 4, step = lanes8 * vectors;
+    constexpr std::int64_t vectors = 64, step = lanes8 * vectors;
     const __m256i iota = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     Entries local = out;
     std::int64_t i = 0;
     for (; i + step <= from.size; i += step) {
-        __m256 values[vectors];
-        unsigned masks[vectors];
-        unsigned any = 0;
+        alignas(32) std::uint8_t masks[vectors];
         for (int v = 0; v < vectors; ++v) {
-            values[v] = _mm256_loadu_ps(from.values + i + v * lanes8);
-            const __m256i chosen = at_least(magnitudes(values[v]), least);
-            masks[v] = static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(chosen)));
-            any |= masks[v];
+            const __m256i chosen = at_least(magnitudes(_mm256_loadu_ps(from.values + i + v * lanes8)), least);
+            masks[v] = static_cast<std::uint8_t>(_mm256_movemask_ps(_mm256_castsi256_ps(chosen)));
         }
-        if (any == 0) continue;
-        if (local.count + step > local.capacity) {
-            collect_loop(from, i, i + step, least, local);
-            continue;
-        }
-        for (int v = 0; v < vectors; ++v) {
+        std::uint64_t any = static_cast<std::uint64_t>(nonzero_bytes(masks + 32)) << 32 | nonzero_bytes(masks);
+        for (; any != 0; any &= any - 1) {
+            const int v = std::countr_zero(any);
             const std::int64_t at = i + v * lanes8;
+            if (local.count + lanes8 > local.capacity) {
+                collect_loop(from, at, at + lanes8, least, local);
+                continue;
+            }
             const __m256i indices =
                 from.indices != nullptr
                     ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from.indices + at))
                     : _mm256_add_epi32(iota, _mm256_set1_epi32(static_cast<int>(from.first + at)));
-            store(indices, values[v], masks[v], local);
+            store(indices, _mm256_loadu_ps(from.values + at), masks[v], local);
         }
     }
     collect_loop(from, i, from.size, least, local);

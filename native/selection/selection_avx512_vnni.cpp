@@ -16,32 +16,33 @@ inline void store(__m512i indices, __m512 values, __mmask16 mask, Entries& out) 
     out.count += __builtin_popcount(mask);
 }
 
+// First the masks of 64 vectors, then only the vectors that hold any entry: a branch for each vector would be foretold
+// wrongly where some per cent are selected.
 void collect(const Candidates& from, std::uint32_t least, Entries& out) {
-    constexpr std::int64_t lanes = 16, vectors = 4, step = lanes * vectors;
+    constexpr std::int64_t lanes = 16, vectors = 64, step = lanes * vectors;
     const __m512i bound = _mm512_set1_epi32(static_cast<int>(least));
     const __m512i iota = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     Entries local = out;
     std::int64_t i = 0;
     for (; i + step <= from.size; i += step) {
-        __m512 values[vectors];
-        __mmask16 masks[vectors];
-        unsigned any = 0;
+        alignas(64) __mmask16 masks[vectors];
         for (int v = 0; v < vectors; ++v) {
-            values[v] = _mm512_loadu_ps(from.values + i + v * lanes);
-            masks[v] = _mm512_cmpge_epu32_mask(magnitudes(values[v]), bound);
-            any |= masks[v];
+            masks[v] = _mm512_cmpge_epu32_mask(magnitudes(_mm512_loadu_ps(from.values + i + v * lanes)), bound);
         }
-        if (any == 0) continue;
-        if (local.count + step > local.capacity) {
-            collect_loop(from, i, i + step, least, local);
-            continue;
-        }
-        for (int v = 0; v < vectors; ++v) {
+        const __m512i first = _mm512_load_si512(masks), second = _mm512_load_si512(masks + vectors / 2);
+        std::uint64_t any = static_cast<std::uint64_t>(_mm512_test_epi16_mask(second, second)) << 32 |
+                            _mm512_test_epi16_mask(first, first);
+        for (; any != 0; any &= any - 1) {
+            const int v = std::countr_zero(any);
             const std::int64_t at = i + v * lanes;
+            if (local.count + lanes > local.capacity) {
+                collect_loop(from, at, at + lanes, least, local);
+                continue;
+            }
             const __m512i indices = from.indices != nullptr
                                         ? _mm512_loadu_si512(from.indices + at)
                                         : _mm512_add_epi32(iota, _mm512_set1_epi32(static_cast<int>(from.first + at)));
-            store(indices, values[v], masks[v], local);
+            store(indices, _mm512_loadu_ps(from.values + at), masks[v], local);
         }
     }
     collect_loop(from, i, from.size, least, local);
