@@ -56,10 +56,44 @@ Place find_bin(const std::uint32_t* bins, std::int64_t count, std::int64_t k) {
 class Selection {
    public:
     Selection(const SelectionKernels& kernels, std::vector<Candidates> runs, std::int64_t k, int threads)
-        : kernels_(kernels), runs_(std::move(runs)), k_(k), threads_(threads) {}
+        : kernels_(kernels), runs_(std::move(runs)), k_(k), threads_(threads), last_run_(runs_.size()) {}
 
-    void run(std::int32_t* indices, float* values) {
-        find_cut();
+    // Fewer than k entries are not 0, so that some zeros are taken too.
+    void include_zeros(std::int64_t nonzero) {
+        cut_ = 0;
+        find_last_tie(k_ - nonzero);
+    }
+
+    void find_cut() {
+        static thread_local AlignedBuffer buffer;
+        const std::size_t runs = runs_.size();
+        const std::size_t bytes = runs * histogram_size * sizeof(std::uint32_t);
+        auto* bins = reinterpret_cast<std::uint32_t*>(buffer.reserve(bytes));
+        for_each_run([&](std::size_t r) {
+            std::uint32_t* own = bins + r * histogram_size;
+            std::fill_n(own, histogram_size, 0);
+            kernels_.histogram(runs_[r].values, runs_[r].size, own);
+        });
+        parallel(threads_, [&](int thread, int count) {
+            merge(bins, static_cast<std::int64_t>(runs) * histogram_copies, share(magnitude_bins, thread, count));
+        });
+        const Place place = find_bin(bins, magnitude_bins, k_);
+        const std::int64_t inside = bins[place.bin];
+        for_each_run([&](std::size_t r) {
+            std::uint32_t* own = bins + r * magnitude_bins;
+            std::fill_n(own, magnitude_bins, 0);
+            kernels_.refine(runs_[r].values, runs_[r].size, static_cast<std::uint32_t>(place.bin), own);
+        });
+        merge(bins, static_cast<std::int64_t>(runs), {0, 1 << bin_shift});
+        bins[0] = static_cast<std::uint32_t>(inside - std::accumulate(bins + 1, bins + (1 << bin_shift), std::int64_t{0}));
+        const std::int64_t within = k_ - place.above;
+        const Place low = find_bin(bins, 1 << bin_shift, within);
+        cut_ = static_cast<std::uint32_t>(place.bin << bin_shift | low.bin);
+        const std::int64_t ties = bins[low.bin];
+        if (within - low.above < ties) find_last_tie(within - low.above);
+    }
+
+    void collect(std::int32_t* indices, float* values) {
         std::vector<std::int64_t> starts(runs_.size() + 1, 0);
         if (runs_.size() > 1) {
             for_each_run([&](std::size_t r) { starts[r + 1] = count(r); });
@@ -103,36 +137,6 @@ class Selection {
         return r < last_run_ ? runs_[r].size : r == last_run_ ? last_end_ : 0;
     }
 
-    void find_cut() {
-        static thread_local AlignedBuffer buffer;
-        const std::size_t runs = runs_.size();
-        const std::size_t bytes = runs * histogram_size * sizeof(std::uint32_t);
-        auto* bins = reinterpret_cast<std::uint32_t*>(buffer.reserve(bytes));
-        for_each_run([&](std::size_t r) {
-            std::uint32_t* own = bins + r * histogram_size;
-            std::fill_n(own, histogram_size, 0);
-            kernels_.histogram(runs_[r].values, runs_[r].size, own);
-        });
-        parallel(threads_, [&](int thread, int count) {
-            merge(bins, static_cast<std::int64_t>(runs) * histogram_copies, share(magnitude_bins, thread, count));
-        });
-        const Place place = find_bin(bins, magnitude_bins, k_);
-        const std::int64_t inside = bins[place.bin];
-        for_each_run([&](std::size_t r) {
-            std::uint32_t* own = bins + r * magnitude_bins;
-            std::fill_n(own, magnitude_bins, 0);
-            kernels_.refine(runs_[r].values, runs_[r].size, static_cast<std::uint32_t>(place.bin), own);
-        });
-        merge(bins, static_cast<std::int64_t>(runs), {0, 1 << bin_shift});
-        bins[0] = static_cast<std::uint32_t>(inside - std::accumulate(bins + 1, bins + (1 << bin_shift), std::int64_t{0}));
-        const std::int64_t within = k_ - place.above;
-        const Place low = find_bin(bins, 1 << bin_shift, within);
-        cut_ = static_cast<std::uint32_t>(place.bin << bin_shift | low.bin);
-        const std::int64_t ties = bins[low.bin];
-        last_run_ = runs;
-        if (within - low.above < ties) find_last_tie(within - low.above);
-    }
-
     // Sets the place behind the last tie that is taken.
     void find_last_tie(std::int64_t wanted) {
         for (std::size_t r = 0; r < runs_.size(); ++r) {
@@ -161,7 +165,7 @@ class Selection {
     const std::int64_t k_;
     const int threads_;
     std::uint32_t cut_ = 0;  // bits of the k-th largest magnitude
-    std::size_t last_run_ = 0;
+    std::size_t last_run_;  // the number of runs where every tie is taken
     std::int64_t last_end_ = 0;
 };
 
@@ -192,16 +196,16 @@ Bound sample(const SelectionKernels& kernels, const TopKCall& call) {
     const double share = static_cast<double>(call.k) / static_cast<double>(call.size);
     const double among = share * static_cast<double>(sampled);
     const auto rank = static_cast<std::int64_t>(among + sample_deviations * std::sqrt(among) + 8.0);
-    if (rank >= sampled) return {0, call.size};
+    if (rank >= sampled) return {1, call.size};
     const Place place = find_bin(bins, magnitude_bins, rank);
-    const double reached = static_cast<double>(place.above + bins[place.bin]) / static_cast<double>(sampled);
-    return {static_cast<std::uint32_t>(place.bin << bin_shift),
-            static_cast<std::int64_t>(reached * static_cast<double>(call.size))};
+    // Zeros are left out, of which sparse tensors have many.
+    const std::int64_t reached = place.above + (place.bin > 0 ? bins[place.bin] : 0);
+    return {std::max(static_cast<std::uint32_t>(place.bin << bin_shift), 1u), call.size / sampled * reached};
 }
 
-// Adds the gradient and keeps what reaches the bound, one run a thread. Returns false if that is not enough, or more than
-// there is room for; the gradient is added all the same.
-bool keep_candidates(const SelectionKernels& kernels, const TopKCall& call, const Bound& bound, int threads,
+// Adds the gradient and keeps what reaches the bound, one run a thread. Returns how many entries do, or -1 if there is no
+// room for them; the gradient is added all the same.
+std::int64_t keep_candidates(const SelectionKernels& kernels, const TopKCall& call, const Bound& bound, int threads,
                      std::vector<Candidates>& runs) {
     static thread_local AlignedBuffer buffer;
     const std::int64_t room = std::min(call.size, bound.expected * 3 / (2 * threads) + (1 << 14));
@@ -228,7 +232,7 @@ bool keep_candidates(const SelectionKernels& kernels, const TopKCall& call, cons
         total += entries.count;
         fits = fits && entries.count <= room;
     }
-    return fits && total >= call.k;
+    return fits ? total : -1;
 }
 
 void add_gradient(const SelectionKernels& kernels, const TopKCall& call, int threads) {
@@ -244,24 +248,29 @@ void top_k(const TopKCall& call, int threads) {
     const SelectionKernels& kernels = selection_kernels();
     threads = useful_threads(call.size, threads);
     std::vector<Candidates> runs;
-    bool enough = false, added = call.gradient == nullptr;
-    if (call.k > 0 && call.size >= least_sampled && call.k < call.size / 2) {
-        const Bound bound = sample(kernels, call);
-        if (bound.expected < call.size / 2) {
-            enough = keep_candidates(kernels, call, bound, threads, runs);
-            added = true;
-        }
+    std::int64_t kept = -1;
+    Bound bound{0, call.size};
+    if (call.k > 0 && call.k < call.size / 2 && call.size >= least_sampled) bound = sample(kernels, call);
+    if (bound.expected < call.size / 2) {
+        kept = keep_candidates(kernels, call, bound, threads, runs);
+    } else if (call.gradient != nullptr) {
+        add_gradient(kernels, call, threads);
     }
-    if (!added) add_gradient(kernels, call, threads);
     if (call.k == 0) return;
-    if (!enough) {
+    if (kept < call.k) {
         runs.clear();
         for (int t = 0; t < threads; ++t) {
             const Range range = share(call.size, t, threads);
             runs.push_back({call.x + range.begin, nullptr, range.begin, range.end - range.begin});
         }
     }
-    Selection(kernels, std::move(runs), call.k, threads).run(call.indices, call.values);
+    Selection selection(kernels, std::move(runs), call.k, threads);
+    if (bound.least == 1 && kept >= 0 && kept < call.k) {
+        selection.include_zeros(kept);
+    } else {
+        selection.find_cut();
+    }
+    selection.collect(call.indices, call.values);
     if (call.clear) {
         for (std::int64_t i = 0; i < call.k; ++i) call.x[call.indices[i]] = 0.0f;
     }
