@@ -25,13 +25,12 @@ void collect(const Candidates& from, std::uint32_t least, Entries& out) {
     Entries local = out;
     std::int64_t i = 0;
     for (; i + step <= from.size; i += step) {
-        alignas(64) __mmask16 masks[vectors];
+        __mmask16 masks[vectors];
+        std::uint64_t any = 0;
         for (int v = 0; v < vectors; ++v) {
             masks[v] = _mm512_cmpge_epu32_mask(magnitudes(_mm512_loadu_ps(from.values + i + v * lanes)), bound);
+            any |= static_cast<std::uint64_t>(masks[v] != 0) << v;
         }
-        const __m512i first = _mm512_load_si512(masks), second = _mm512_load_si512(masks + vectors / 2);
-        std::uint64_t any = static_cast<std::uint64_t>(_mm512_test_epi16_mask(second, second)) << 32 |
-                            _mm512_test_epi16_mask(first, first);
         for (; any != 0; any &= any - 1) {
             const int v = std::countr_zero(any);
             const std::int64_t at = i + v * lanes;
