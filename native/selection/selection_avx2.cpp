@@ -39,13 +39,6 @@ inline __m256i at_least(__m256i bits, std::uint32_t least) {
     return _mm256_cmpgt_epi32(bits, _mm256_set1_epi32(static_cast<int>(least - 1)));
 }
 
-// The bytes that are not 0, a bit each.
-inline std::uint32_t nonzero_bytes(const std::uint8_t* bytes) {
-    const __m256i loaded = _mm256_load_si256(reinterpret_cast<const __m256i*>(bytes));
-    const __m256i zero = _mm256_cmpeq_epi8(loaded, _mm256_setzero_si256());
-    return ~static_cast<std::uint32_t>(_mm256_movemask_epi8(zero));
-}
-
 // First the masks of 64 vectors, then only the vectors that hold any entry: a branch for each vector would be foretold
 // wrongly where some per cent are selected.
 void collect(const Candidates& from, std::uint32_t least, Entries& out) {
@@ -54,12 +47,13 @@ void collect(const Candidates& from, std::uint32_t least, Entries& out) {
     Entries local = out;
     std::int64_t i = 0;
     for (; i + step <= from.size; i += step) {
-        alignas(32) std::uint8_t masks[vectors];
+        std::uint8_t masks[vectors];
+        std::uint64_t any = 0;
         for (int v = 0; v < vectors; ++v) {
             const __m256i chosen = at_least(magnitudes(_mm256_loadu_ps(from.values + i + v * lanes8)), least);
             masks[v] = static_cast<std::uint8_t>(_mm256_movemask_ps(_mm256_castsi256_ps(chosen)));
+            any |= static_cast<std::uint64_t>(masks[v] != 0) << v;
         }
-        std::uint64_t any = static_cast<std::uint64_t>(nonzero_bytes(masks + 32)) << 32 | nonzero_bytes(masks);
         for (; any != 0; any &= any - 1) {
             const int v = std::countr_zero(any);
             const std::int64_t at = i + v * lanes8;
