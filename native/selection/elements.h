@@ -23,14 +23,12 @@ void add_loop(const float* gradient, float* residual, std::int64_t size) {
     for (std::int64_t i = 0; i < size; ++i) residual[i] += gradient[i];
 }
 
-void histogram_loop(const float* x, std::int64_t size, std::uint32_t* bins) {
+void histogram_loop(const float* x, std::int64_t size, int shift, std::int64_t stride, std::uint32_t* bins) {
     std::int64_t i = 0;
     for (; i + histogram_copies <= size; i += histogram_copies) {
-        for (int copy = 0; copy < histogram_copies; ++copy) {
-            ++bins[copy * magnitude_bins + (magnitude(x[i + copy]) >> bin_shift)];
-        }
+        for (int copy = 0; copy < histogram_copies; ++copy) ++bins[copy * stride + (magnitude(x[i + copy]) >> shift)];
     }
-    for (; i < size; ++i) ++bins[magnitude(x[i]) >> bin_shift];
+    for (; i < size; ++i) ++bins[magnitude(x[i]) >> shift];
 }
 
 void refine_loop(const float* x, std::int64_t size, std::uint32_t bin, std::uint32_t* counters) {

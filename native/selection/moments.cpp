@@ -103,7 +103,7 @@ Moments accumulate_moments(const float* gradient, float* x, std::int64_t size, b
         MomentLanes lanes;
         if (gradient != nullptr) kernels.add(gradient + begin, x + begin, count);
         kernels.moments(x + begin, count, 1, 0.0, log, lanes);
-        if (bins != nullptr) kernels.histogram(x + begin, count, copies + thread * copy);
+        if (bins != nullptr) kernels.histogram(x + begin, count, bin_shift, magnitude_bins, copies + thread * copy);
         block = add_up(lanes, count, log);
     };
     const BlockSums sums = for_each_block(size, threads, sum_block);

@@ -54,8 +54,9 @@ struct MomentLanes {
 struct SelectionKernels {
     // residual += gradient
     void (*add)(const float* gradient, float* residual, std::int64_t size);
-    // Counts into histogram_copies * magnitude_bins counters.
-    void (*histogram)(const float* x, std::int64_t size, std::uint32_t* bins);
+    // Counts magnitudes by their bits from `shift` on, into histogram_copies histograms `stride` apart, or into one where
+    // that is 0.
+    void (*histogram)(const float* x, std::int64_t size, int shift, std::int64_t stride, std::uint32_t* bins);
     // Counts the lower 15 bits of the magnitudes in one bin, but for the first: that is 0 most often, in sparse tensors.
     void (*refine)(const float* x, std::int64_t size, std::uint32_t bin, std::uint32_t* counters);
     // How many magnitudes have at least these bits.

@@ -5,12 +5,14 @@
 // and the exact selection runs on them alone. If fewer than k reach it, or far too many, it runs on the whole tensor.
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <numeric>
 #include <utility>
 #include <vector>
 
 #include "common/aligned_buffer.h"
 #include "common/parallel.h"
+#include "selection/magnitude.h"
 #include "selection/selection.h"
 
 namespace taut {
@@ -26,16 +28,22 @@ constexpr std::int64_t most_sampled = 1 << 16;
 // The bound is so many standard deviations of the sample's count below the rank. Neighbours are alike, hence many.
 constexpr double sample_deviations = 6.0;
 
-constexpr std::int64_t histogram_size = histogram_copies * magnitude_bins;
+// A sample is counted by its top 14 bits.
+constexpr int sample_shift = 17;
+constexpr std::int64_t sample_bins = 1 << (31 - sample_shift);
+// Up to so many entries are sorted in place of being counted.
+constexpr std::int64_t most_sorted = 1 << 12;
+// From so many entries on the copies of a histogram pay.
+constexpr std::int64_t least_copied = 1 << 20;
 
 int useful_threads(std::int64_t size, int threads) {
     return static_cast<int>(std::clamp<std::int64_t>(size / elements_per_thread, 1, threads));
 }
 
-// Adds up the copies of `count` histograms in the first, from `begin` to `end`.
-void merge(std::uint32_t* bins, std::int64_t count, Range range) {
+// Adds a range of bins of `count` histograms up in the first.
+void merge(std::uint32_t* bins, std::int64_t count, std::int64_t stride, Range range) {
     for (std::int64_t copy = 1; copy < count; ++copy) {
-        for (std::int64_t bin = range.begin; bin < range.end; ++bin) bins[bin] += bins[copy * magnitude_bins + bin];
+        for (std::int64_t bin = range.begin; bin < range.end; ++bin) bins[bin] += bins[copy * stride + bin];
     }
 }
 
@@ -46,9 +54,14 @@ struct Place {
 
 // The bin of the k-th largest; the bins hold at least k entries and k is not 0.
 Place find_bin(const std::uint32_t* bins, std::int64_t count, std::int64_t k) {
+    constexpr std::int64_t group = 64;  // divides every count
     std::int64_t above = 0;
-    std::int64_t bin = count - 1;
-    while (above + bins[bin] < k) above += bins[bin--];
+    std::int64_t bin = count;
+    for (std::uint32_t inside = 0; bin > 0; bin -= group, above += inside) {
+        inside = std::accumulate(bins + bin - group, bins + bin, 0u);
+        if (above + inside >= k) break;
+    }
+    for (--bin; above + bins[bin] < k; --bin) above += bins[bin];
     return {bin, above};
 }
 
@@ -65,32 +78,9 @@ class Selection {
     }
 
     void find_cut() {
-        static thread_local AlignedBuffer buffer;
-        const std::size_t runs = runs_.size();
-        const std::size_t bytes = runs * histogram_size * sizeof(std::uint32_t);
-        auto* bins = reinterpret_cast<std::uint32_t*>(buffer.reserve(bytes));
-        for_each_run([&](std::size_t r) {
-            std::uint32_t* own = bins + r * histogram_size;
-            std::fill_n(own, histogram_size, 0);
-            kernels_.histogram(runs_[r].values, runs_[r].size, own);
-        });
-        parallel(threads_, [&](int thread, int count) {
-            merge(bins, static_cast<std::int64_t>(runs) * histogram_copies, share(magnitude_bins, thread, count));
-        });
-        const Place place = find_bin(bins, magnitude_bins, k_);
-        const std::int64_t inside = bins[place.bin];
-        for_each_run([&](std::size_t r) {
-            std::uint32_t* own = bins + r * magnitude_bins;
-            std::fill_n(own, magnitude_bins, 0);
-            kernels_.refine(runs_[r].values, runs_[r].size, static_cast<std::uint32_t>(place.bin), own);
-        });
-        merge(bins, static_cast<std::int64_t>(runs), {0, 1 << bin_shift});
-        bins[0] = static_cast<std::uint32_t>(inside - std::accumulate(bins + 1, bins + (1 << bin_shift), std::int64_t{0}));
-        const std::int64_t within = k_ - place.above;
-        const Place low = find_bin(bins, 1 << bin_shift, within);
-        cut_ = static_cast<std::uint32_t>(place.bin << bin_shift | low.bin);
-        const std::int64_t ties = bins[low.bin];
-        if (within - low.above < ties) find_last_tie(within - low.above);
+        std::int64_t total = 0;
+        for (const Candidates& run : runs_) total += run.size;
+        total <= most_sorted ? find_cut_sorting(total) : find_cut_counting(total);
     }
 
     void collect(std::int32_t* indices, float* values) {
@@ -111,6 +101,53 @@ class Selection {
     }
 
    private:
+    void find_cut_sorting(std::int64_t total) {
+        std::vector<std::uint32_t> bits;
+        bits.reserve(static_cast<std::size_t>(total));
+        for (const Candidates& run : runs_) {
+            for (std::int64_t i = 0; i < run.size; ++i) bits.push_back(magnitude_bits(run.values[i]));
+        }
+        const auto last = bits.begin() + (k_ - 1);
+        std::nth_element(bits.begin(), last, bits.end(), std::greater<>());
+        take_ties(*last, k_ - std::count_if(bits.begin(), last, [&](std::uint32_t other) { return other > *last; }),
+                  std::count(bits.begin(), bits.end(), *last));
+    }
+
+    void find_cut_counting(std::int64_t total) {
+        static thread_local AlignedBuffer buffer;
+        const auto runs = static_cast<std::int64_t>(runs_.size());
+        const std::int64_t copies = total < least_copied ? 1 : histogram_copies;
+        const std::int64_t size = copies * magnitude_bins;
+        auto* bins = reinterpret_cast<std::uint32_t*>(buffer.reserve(static_cast<std::size_t>(runs * size) * 4));
+        for_each_run([&](std::size_t r) {
+            std::uint32_t* own = bins + static_cast<std::int64_t>(r) * size;
+            std::fill_n(own, size, 0);
+            kernels_.histogram(runs_[r].values, runs_[r].size, bin_shift, copies == 1 ? 0 : magnitude_bins, own);
+        });
+        parallel(threads_, [&](int thread, int count) {
+            merge(bins, runs * copies, magnitude_bins, share(magnitude_bins, thread, count));
+        });
+        const Place place = find_bin(bins, magnitude_bins, k_);
+        const std::uint32_t inside = bins[place.bin];
+        constexpr std::int64_t low_bins = 1 << bin_shift;
+        for_each_run([&](std::size_t r) {
+            std::uint32_t* own = bins + static_cast<std::int64_t>(r) * low_bins;
+            std::fill_n(own, low_bins, 0);
+            kernels_.refine(runs_[r].values, runs_[r].size, static_cast<std::uint32_t>(place.bin), own);
+        });
+        merge(bins, runs, low_bins, {0, low_bins});
+        bins[0] = inside - std::accumulate(bins + 1, bins + low_bins, 0u);
+        const std::int64_t within = k_ - place.above;
+        const Place low = find_bin(bins, low_bins, within);
+        take_ties(static_cast<std::uint32_t>(place.bin << bin_shift | low.bin), within - low.above, bins[low.bin]);
+    }
+
+    // Sets the cut, of whose `ties` entries so many are taken.
+    void take_ties(std::uint32_t cut, std::int64_t taken, std::int64_t ties) {
+        cut_ = cut;
+        if (taken < ties) find_last_tie(taken);
+    }
+
     template <class Body>
     void for_each_run(const Body& body) {
         parallel(threads_, [&](int thread, int count) {
@@ -178,9 +215,8 @@ struct Bound {
 Bound sample(const SelectionKernels& kernels, const TopKCall& call) {
     const std::int64_t runs = std::min(most_sampled, call.size / 64) / sample_run;
     static thread_local AlignedBuffer buffer;
-    auto* bins = reinterpret_cast<std::uint32_t*>(
-        buffer.reserve(static_cast<std::size_t>(histogram_size) * 4 + static_cast<std::size_t>(most_sampled) * 4));
-    auto* taken = reinterpret_cast<float*>(bins + histogram_size);
+    auto* bins = reinterpret_cast<std::uint32_t*>(buffer.reserve(static_cast<std::size_t>(sample_bins + most_sampled) * 4));
+    auto* taken = reinterpret_cast<float*>(bins + sample_bins);
     std::uint32_t state = 1;
     for (std::int64_t r = 0; r < runs; ++r) {
         const Range stratum{call.size * r / runs, call.size * (r + 1) / runs};
@@ -190,17 +226,16 @@ Bound sample(const SelectionKernels& kernels, const TopKCall& call) {
         if (call.gradient != nullptr) kernels.add(call.gradient + at, taken + r * sample_run, sample_run);
     }
     const std::int64_t sampled = runs * sample_run;
-    std::fill_n(bins, histogram_size, 0);
-    kernels.histogram(taken, sampled, bins);
-    merge(bins, histogram_copies, {0, magnitude_bins});
+    std::fill_n(bins, sample_bins, 0);
+    kernels.histogram(taken, sampled, sample_shift, 0, bins);
     const double share = static_cast<double>(call.k) / static_cast<double>(call.size);
     const double among = share * static_cast<double>(sampled);
     const auto rank = static_cast<std::int64_t>(among + sample_deviations * std::sqrt(among) + 8.0);
     if (rank >= sampled) return {1, call.size};
-    const Place place = find_bin(bins, magnitude_bins, rank);
+    const Place place = find_bin(bins, sample_bins, rank);
     // Zeros are left out, of which sparse tensors have many.
     const std::int64_t reached = place.above + (place.bin > 0 ? bins[place.bin] : 0);
-    return {std::max(static_cast<std::uint32_t>(place.bin << bin_shift), 1u), call.size / sampled * reached};
+    return {std::max(static_cast<std::uint32_t>(place.bin << sample_shift), 1u), call.size / sampled * reached};
 }
 
 // Adds the gradient and keeps what reaches the bound, one run a thread. Returns how many entries do, or -1 if there is no
