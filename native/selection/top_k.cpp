@@ -1,18 +1,15 @@
-// Exact selection by rank. The histogram of a magnitude's top 16 bits gives the bin of the k-th largest, that of the
-// lower 15 bits within this bin its exact value and how many equal ones are taken.
-//
-// Large tensors are read once: a sample gives a bound that a few more than k entries reach, these are kept in passing,
-// and the exact selection runs on them alone. If fewer than k reach it, or far too many, it runs on the whole tensor.
+// Selection by rank. Large tensors are read once: a sample gives a bound that a few more than k entries reach, these are
+// kept in passing, and the exact selection runs on them alone. If fewer than k reach it, or far too many, it runs on the
+// whole tensor.
 #include <algorithm>
 #include <cmath>
-#include <functional>
-#include <numeric>
 #include <utility>
 #include <vector>
 
 #include "common/aligned_buffer.h"
 #include "common/parallel.h"
-#include "selection/magnitude.h"
+#include "selection/exact_selection.h"
+#include "selection/histogram.h"
 #include "selection/selection.h"
 
 namespace taut {
@@ -31,180 +28,10 @@ constexpr double sample_deviations = 6.0;
 // A sample is counted by its top 14 bits.
 constexpr int sample_shift = 17;
 constexpr std::int64_t sample_bins = 1 << (31 - sample_shift);
-// Up to so many entries are sorted in place of being counted.
-constexpr std::int64_t most_sorted = 1 << 12;
-// From so many entries on the copies of a histogram pay.
-constexpr std::int64_t least_copied = 1 << 20;
 
 int useful_threads(std::int64_t size, int threads) {
     return static_cast<int>(std::clamp<std::int64_t>(size / elements_per_thread, 1, threads));
 }
-
-// Adds a range of bins of `count` histograms up in the first.
-void merge(std::uint32_t* bins, std::int64_t count, std::int64_t stride, Range range) {
-    for (std::int64_t copy = 1; copy < count; ++copy) {
-        for (std::int64_t bin = range.begin; bin < range.end; ++bin) bins[bin] += bins[copy * stride + bin];
-    }
-}
-
-struct Place {
-    std::int64_t bin;
-    std::int64_t above;  // entries in higher bins
-};
-
-// The bin of the k-th largest; the bins hold at least k entries and k is not 0.
-Place find_bin(const std::uint32_t* bins, std::int64_t count, std::int64_t k) {
-    constexpr std::int64_t group = 64;  // divides every count
-    std::int64_t above = 0;
-    std::int64_t bin = count;
-    for (std::uint32_t inside = 0; bin > 0; bin -= group, above += inside) {
-        inside = std::accumulate(bins + bin - group, bins + bin, 0u);
-        if (above + inside >= k) break;
-    }
-    for (--bin; above + bins[bin] < k; --bin) above += bins[bin];
-    return {bin, above};
-}
-
-// Takes the k largest of some runs, with one thread a run or several runs.
-class Selection {
-   public:
-    Selection(const SelectionKernels& kernels, std::vector<Candidates> runs, std::int64_t k, int threads)
-        : kernels_(kernels), runs_(std::move(runs)), k_(k), threads_(threads), last_run_(runs_.size()) {}
-
-    // Fewer than k entries are not 0, so that some zeros are taken too.
-    void include_zeros(std::int64_t nonzero) {
-        cut_ = 0;
-        find_last_tie(k_ - nonzero);
-    }
-
-    void find_cut() {
-        std::int64_t total = 0;
-        for (const Candidates& run : runs_) total += run.size;
-        total <= most_sorted ? find_cut_sorting(total) : find_cut_counting(total);
-    }
-
-    void collect(std::int32_t* indices, float* values) {
-        std::vector<std::int64_t> starts(runs_.size() + 1, 0);
-        if (runs_.size() > 1) {
-            for_each_run([&](std::size_t r) { starts[r + 1] = count(r); });
-            for (std::size_t r = 0; r < runs_.size(); ++r) starts[r + 1] += starts[r];
-        } else {
-            starts.back() = k_;
-        }
-        for_each_run([&](std::size_t r) {
-            Entries out{indices + starts[r], values + starts[r], starts[r + 1] - starts[r], 0};
-            const Candidates& run = runs_[r];
-            const std::int64_t split = ties_until(r);
-            kernels_.collect(part(run, 0, split), cut_, out);
-            kernels_.collect(part(run, split, run.size), cut_ + 1, out);
-        });
-    }
-
-   private:
-    void find_cut_sorting(std::int64_t total) {
-        std::vector<std::uint32_t> bits;
-        bits.reserve(static_cast<std::size_t>(total));
-        for (const Candidates& run : runs_) {
-            for (std::int64_t i = 0; i < run.size; ++i) bits.push_back(magnitude_bits(run.values[i]));
-        }
-        const auto last = bits.begin() + (k_ - 1);
-        std::nth_element(bits.begin(), last, bits.end(), std::greater<>());
-        take_ties(*last, k_ - std::count_if(bits.begin(), last, [&](std::uint32_t other) { return other > *last; }),
-                  std::count(bits.begin(), bits.end(), *last));
-    }
-
-    void find_cut_counting(std::int64_t total) {
-        static thread_local AlignedBuffer buffer;
-        const auto runs = static_cast<std::int64_t>(runs_.size());
-        const std::int64_t copies = total < least_copied ? 1 : histogram_copies;
-        const std::int64_t size = copies * magnitude_bins;
-        auto* bins = reinterpret_cast<std::uint32_t*>(buffer.reserve(static_cast<std::size_t>(runs * size) * 4));
-        for_each_run([&](std::size_t r) {
-            std::uint32_t* own = bins + static_cast<std::int64_t>(r) * size;
-            std::fill_n(own, size, 0);
-            kernels_.histogram(runs_[r].values, runs_[r].size, bin_shift, copies == 1 ? 0 : magnitude_bins, own);
-        });
-        parallel(threads_, [&](int thread, int count) {
-            merge(bins, runs * copies, magnitude_bins, share(magnitude_bins, thread, count));
-        });
-        const Place place = find_bin(bins, magnitude_bins, k_);
-        const std::uint32_t inside = bins[place.bin];
-        constexpr std::int64_t low_bins = 1 << bin_shift;
-        for_each_run([&](std::size_t r) {
-            std::uint32_t* own = bins + static_cast<std::int64_t>(r) * low_bins;
-            std::fill_n(own, low_bins, 0);
-            kernels_.refine(runs_[r].values, runs_[r].size, static_cast<std::uint32_t>(place.bin), own);
-        });
-        merge(bins, runs, low_bins, {0, low_bins});
-        bins[0] = inside - std::accumulate(bins + 1, bins + low_bins, 0u);
-        const std::int64_t within = k_ - place.above;
-        const Place low = find_bin(bins, low_bins, within);
-        take_ties(static_cast<std::uint32_t>(place.bin << bin_shift | low.bin), within - low.above, bins[low.bin]);
-    }
-
-    // Sets the cut, of whose `ties` entries so many are taken.
-    void take_ties(std::uint32_t cut, std::int64_t taken, std::int64_t ties) {
-        cut_ = cut;
-        if (taken < ties) find_last_tie(taken);
-    }
-
-    template <class Body>
-    void for_each_run(const Body& body) {
-        parallel(threads_, [&](int thread, int count) {
-            for (auto r = static_cast<std::size_t>(thread); r < runs_.size(); r += static_cast<std::size_t>(count)) {
-                body(r);
-            }
-        });
-    }
-
-    static Candidates part(const Candidates& run, std::int64_t begin, std::int64_t end) {
-        return {run.values + begin, run.indices == nullptr ? nullptr : run.indices + begin, run.first + begin,
-                end - begin};
-    }
-
-    std::int64_t count(std::size_t r) const {
-        const Candidates& run = runs_[r];
-        const std::int64_t split = ties_until(r);
-        return kernels_.count(run.values, split, cut_) +
-               kernels_.count(run.values + split, run.size - split, cut_ + 1);
-    }
-
-    // Entries of a run before this one are taken where they equal the cut, later ones only above it.
-    std::int64_t ties_until(std::size_t r) const {
-        return r < last_run_ ? runs_[r].size : r == last_run_ ? last_end_ : 0;
-    }
-
-    // Sets the place behind the last tie that is taken.
-    void find_last_tie(std::int64_t wanted) {
-        for (std::size_t r = 0; r < runs_.size(); ++r) {
-            const Candidates& run = runs_[r];
-            for (std::int64_t begin = 0; begin < run.size; begin += chunk) {
-                const std::int64_t size = std::min(chunk, run.size - begin);
-                const float* values = run.values + begin;
-                const std::int64_t equal = kernels_.count(values, size, cut_) - kernels_.count(values, size, cut_ + 1);
-                if (equal < wanted) {
-                    wanted -= equal;
-                    continue;
-                }
-                std::int64_t i = 0;
-                for (; wanted > 0; ++i) {
-                    wanted -= kernels_.count(values + i, 1, cut_) - kernels_.count(values + i, 1, cut_ + 1);
-                }
-                last_run_ = r;
-                last_end_ = begin + i;
-                return;
-            }
-        }
-    }
-
-    const SelectionKernels& kernels_;
-    const std::vector<Candidates> runs_;
-    const std::int64_t k_;
-    const int threads_;
-    std::uint32_t cut_ = 0;  // bits of the k-th largest magnitude
-    std::size_t last_run_;  // the number of runs where every tie is taken
-    std::int64_t last_end_ = 0;
-};
 
 // The bound and how many entries are likely to reach it; none where a sample is of no use.
 struct Bound {
@@ -299,7 +126,7 @@ void top_k(const TopKCall& call, int threads) {
             runs.push_back({call.x + range.begin, nullptr, range.begin, range.end - range.begin});
         }
     }
-    Selection selection(kernels, std::move(runs), call.k, threads);
+    ExactSelection selection(kernels, std::move(runs), call.k, threads);
     if (bound.least == 1 && kept >= 0 && kept < call.k) {
         selection.include_zeros(kept);
     } else {
