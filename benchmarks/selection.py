@@ -6,8 +6,11 @@ selected sets are compared: they may differ only among magnitudes equal to the s
 the first. The limit is a pass that only reads (`torch.sum`). All pairs are timed interleaved in this process by thread
 CPU time, on normal numbers, three tensors in turn (one at 100 M).
 
-Then the passes of error feedback and the codes of the wire, with the bytes that each has to move at least and the share
-of the reading rate at which it does.
+The step of error feedback, which adds the gradient to a residual, selects, and clears what is sent, has the same in
+torch for a peer; each side keeps its own residual.
+
+Then the other passes and the codes of the wire, with the bytes that each has to move at least and the share of the
+reading rate at which it does.
 
     python -m benchmarks.selection [--quick] [--budget SECONDS] [--json FILE]
 """
@@ -70,12 +73,26 @@ class Problem:
             "torch.topk alone": self._turns(self.magnitudes, lambda a: a.topk(self.k, sorted=False)),
             "read": self._turns(self.tensors, torch.sum),
             "top_k": self._turns(self.tensors, lambda x: top_k(x, self.k)),
+            "torch step": self._turns(self.tensors, self._torch_step(torch.zeros(self.size))),
+            "step": self._turns(self.tensors, self._step(torch.zeros(self.size))),
             "select_above": self._turns(self.tensors, lambda x: select_above(x, self.threshold, capacity, clear=False)),
         }
 
     def _torch(self, x: Tensor) -> tuple[Tensor, Tensor]:
         indices = x.abs().topk(self.k, sorted=False).indices
         return indices, x[indices]
+
+    def _torch_step(self, residual: Tensor) -> Callable[[Tensor], object]:
+        def run(gradient: Tensor) -> object:
+            residual.add_(gradient)
+            indices, values = self._torch(residual)
+            residual[indices] = 0
+            return indices, values
+
+        return run
+
+    def _step(self, residual: Tensor) -> Callable[[Tensor], object]:
+        return lambda gradient: accumulate_and_select_top_k(gradient, residual, self.k)
 
     @staticmethod
     def _turns(tensors: list[Tensor], run: Callable[[Tensor], object]) -> Call:
@@ -123,7 +140,7 @@ def measure(size: int, share: float, budget: float) -> list[dict[str, Any]]:
     arms = problem.arms()
     pairs = [(ours, peer) for peer in ("torch", "read") for ours in ("top_k", "select_above")]
     rows = []
-    for ours, peer in [*pairs, ("top_k", "torch.topk alone")]:
+    for ours, peer in [*pairs, ("top_k", "torch.topk alone"), ("step", "torch step")]:
         result = compare(arms[peer], arms[ours], clock="thread_cpu", budget=budget)
         rows.append(row(size, share, ours, peer, result))
         print_row(rows[-1])
