@@ -8,7 +8,7 @@ from selection_reference import INFINITY, KINDS, NAN, gradient, magnitude_bits, 
 
 from taut.kernels import accumulate_and_select_top_k, available_isas, force, select_above, top_k
 
-SAMPLED = 200_000  # enough for the sample to bound the rank
+SAMPLED = 140_000  # enough for the sample to bound the rank
 
 
 @given(
@@ -47,7 +47,7 @@ def test_a_sample_that_misleads_costs_time_only(isa: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("k", [0, 1, 1000, 150_000])
+@pytest.mark.parametrize("k", [1, 1000, 100_000])
 def test_threads_do_not_change_what_is_selected(kind: str, k: int, two_threads: None) -> None:
     x = gradient(kind, SAMPLED)
     indices, values = top_k(x, k)
@@ -134,7 +134,7 @@ def test_threshold_selects_what_is_above(values: list[float], threshold: float, 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("capacity", [0, 1, 3000, 90_000, SAMPLED])
+@pytest.mark.parametrize("capacity", [0, 3000, 60_000, SAMPLED])
 def test_too_many_above_the_threshold_stay_in_the_residual(kind: str, capacity: int, two_threads: None) -> None:
     x = gradient(kind, SAMPLED)
     before = x.clone()
