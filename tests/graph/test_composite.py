@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from architectures import ARCHITECTURES, build, example
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from architectures import ARCHITECTURES, build, example
 from taut.graph import Graph, Interpreter, capture
 from taut.graph import _capture as capturing
 
@@ -53,7 +53,9 @@ def test_the_graph_is_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> No
     assert operators(found) == operators(wanted)
     assert found.symbols == wanted.symbols
     assert found.guards == wanted.guards
-    assert [found.value_type(ref) for ref in found.output_refs] == [wanted.value_type(ref) for ref in wanted.output_refs]
+    assert [found.value_type(ref) for ref in found.output_refs] == [
+        wanted.value_type(ref) for ref in wanted.output_refs
+    ]
     torch.testing.assert_close(Interpreter(found)(*inputs), Interpreter(wanted)(*inputs), rtol=0, atol=0)
 
 
