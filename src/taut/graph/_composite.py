@@ -40,7 +40,7 @@ def is_settled(program: ExportedProgram) -> bool:
 
 def expand(lowering: Lowering, node: fx.Node, op: str, args: tuple[Argument, ...]) -> Argument:
     """The value of a composite operator, or of a size that may be known; None for any other."""
-    value = node.meta.get("val")
+    value: Any = node.meta.get("val")
     if op in _SHAPED_LIKE_RESULT:
         sizes = tuple(_size(lowering, size) for size in value.shape)
         name = "aten.reshape.default" if op in _RESHAPES else "aten.expand.default"
