@@ -1,7 +1,7 @@
 """Kernels generated ahead of time by Halide: recipes, templates, building and caching. Imports no torch."""
 
 from taut.codegen._attention import attention_recipe
-from taut.codegen._build import Built, build, find_compiler
+from taut.codegen._build import Built, build, build_in_advance, find_compiler
 from taut.codegen._convolution import convolution_recipe, pack_convolution
 from taut.codegen._convolution_window import Window
 from taut.codegen._depthwise import depthwise_recipe, pack_depthwise
@@ -20,6 +20,7 @@ __all__ = [
     "attention_recipe",
     "average_pool_recipe",
     "build",
+    "build_in_advance",
     "convolution_recipe",
     "depthwise_recipe",
     "find_compiler",

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from taut.codegen import Built
+from taut.codegen import Built, build_in_advance
 from taut.compile._callable import CallableProgram, fallback_operators
 from taut.compile._generate import Progress, generate, library_of
 from taut.compile._prepare import prepare
@@ -91,6 +91,7 @@ def compile_model(
             "example_inputs", type(example_inputs).__name__, expected="a tuple of example inputs", fix="write (x,)"
         )
     seconds: dict[str, float] = {}
+    build_in_advance()
     with _timed(seconds, "capture"):
         graph = prepare(_captured(model, example_inputs, example_kwargs, dynamic_shapes))
     with _timed(seconds, "lower"):
