@@ -166,3 +166,22 @@ def test_the_mean_of_a_whole_tensor_of_any_length(length: int) -> None:
     compiled = taut.compile(Mean(), (torch.randn(7, 8),), dynamic_shapes=({0: T},))
     x = torch.randn(length, 8)
     close(compiled(x), x.mean())
+
+
+class Gated(nn.Module):
+    """The sum lies where the second layer's result was, unless the kernel reads that after its first pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.left, self.right = (nn.Linear(8, 8) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x).relu()
+        return (self.left(h).tanh() + self.right(h)).softmax(-1)
+
+
+def test_an_operand_of_a_heavy_epilogue_keeps_its_memory() -> None:
+    torch.manual_seed(0)
+    model, x = Gated().eval(), torch.randn(3, 8)
+    with torch.no_grad():
+        close(taut.compile(model, (x,))(x), model(x))

@@ -9,7 +9,7 @@ from taut.codegen._linear import linear_recipe, pack_linear
 from taut.codegen._map import map_recipe
 from taut.codegen._matmul import matmul_recipe
 from taut.codegen._pool import average_pool_recipe, global_average_recipe, max_pool_recipe
-from taut.codegen._recipe import Expression, Operand, Recipe
+from taut.codegen._recipe import Expression, Operand, Recipe, is_heavy
 
 __all__ = [
     "Built",
@@ -24,6 +24,7 @@ __all__ = [
     "depthwise_recipe",
     "find_compiler",
     "global_average_recipe",
+    "is_heavy",
     "linear_recipe",
     "map_recipe",
     "matmul_recipe",

@@ -38,7 +38,8 @@ def linear_recipe(
 
     Returns:
         A recipe with the operands: x [M, K] (its rows may be strided), the weights as `pack_linear` gives them, the
-        extra ones, then y [M, N] (rows may be strided). y must overlap no input.
+        extra ones, then y [M, N] (rows may be strided). y must overlap no input; if the expression
+        is not heavy (`is_heavy`), it may lie on an extra operand [M, N].
 
     Raises:
         ArgumentError: a size is below 1, or an operand does not fit.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import sympy
@@ -27,8 +29,9 @@ from taut.compile._views import Buffer, View, contiguous
 from taut.errors import GraphError
 from taut.graph import Argument, Dim, Graph, Node, Ref, ScalarType, TensorType, evaluate, symbol
 
-Register = Callable[[Graph, str, tuple[str, ...]], int]
-"""Lowers a region as a function of its own, with the symbols that it is given besides its inputs; gives its number."""
+Register = Callable[[Graph, str, tuple[str, ...], int | None], int]
+"""Lowers a region as a function of its own, with the symbols that it is given besides its inputs, and the logical
+device of the node around it; gives its number."""
 
 CONTROL_FLOW = frozenset({"cond", "while_loop"})
 
@@ -43,6 +46,7 @@ class Lowering:
         register: lowers regions.
         avoided: ids of nodes that run on ATen, because their kernel could not be generated.
         given: symbols that follow the inputs as arguments.
+        pins: logical devices of nodes.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class Lowering:
         register: Register,
         avoided: frozenset[int] = frozenset(),
         given: tuple[str, ...] = (),
+        pins: Mapping[int, int] = MappingProxyType({}),
     ) -> None:
         self.graph = graph
         self.name = name
@@ -66,13 +71,15 @@ class Lowering:
         self._constants: dict[int, tuple[torch.Tensor, Buffer]] = {}  # with the tensor, lest its id be used again
         self._made: dict[tuple[Any, ...], Any] = {}
         self.label = ""
+        self.pins = pins
+        self.pin: int | None = None  # of the node that is being lowered
         anchors = {node.id for node in graph.nodes if node.id not in avoided and is_anchor(graph, node)}
         self.anchors = anchors
-        self.fusion = fuse(graph, frozenset(anchors), avoided)
+        self.fusion = fuse(graph, frozenset(anchors), avoided, pins)
         self.avoided = avoided
         ends = {chain[-1]: anchor for anchor, chain in self.fusion.chains.items()}
         alone = {anchor: anchor for anchor in anchors if anchor not in self.fusion.chains}
-        self.joins = plan_joins(graph, lambda node: ends.get(node, alone.get(node)))
+        self.joins = plan_joins(graph, lambda node: ends.get(node, alone.get(node)), pins)
         self.given = given
 
     def run(self) -> Block:
@@ -102,11 +109,12 @@ class Lowering:
         members = self.fusion.members
         ends = {chain[-1]: anchor for anchor, chain in self.fusion.chains.items()}
         for node in self.graph.nodes:
-            self.label = node.module_path or node.op
+            self.label, self.pin = node.module_path or node.op, self.pins.get(node.id)
             if node.id in ends:
                 lower_anchor(self, self.graph.nodes[ends[node.id]], self.fusion.chains[ends[node.id]])
             elif node.id not in members and node.id not in self.fusion.chains:
                 self.node(node)
+        self.pin = None
         results = tuple(self.result(ref) for ref in self.graph.output_refs)
         for result in results:
             if isinstance(result, View) and result.buffer.kind == "arena":
@@ -192,6 +200,8 @@ class Lowering:
 
     def emit(self, step: Step) -> None:
         """Append a step."""
+        if self.pin is not None and isinstance(step, KernelStep | CopyStep):
+            step = dataclasses.replace(step, device=self.pin)
         self.steps.append(step)
 
     def contiguous(self, view: View) -> View:
@@ -209,10 +219,12 @@ class Lowering:
     def _copied(self, view: View, axes: tuple[int, ...]) -> View:
         source = view.permute(axes)
         target = contiguous(self.new(view.dtype, product(view.sizes)), source.sizes)
+        pin, self.pin = self.pin, None  # others may read the copy too
         if view.dtype in DTYPES:
             self._emit_map([source], target, Expressions([("operand", 0)]), 0)
         else:
             self.emit(CopyStep(source, target, self.label))
+        self.pin = pin
         inverse = [axes.index(axis) for axis in range(view.rank)]
         return target.permute(inverse)
 
