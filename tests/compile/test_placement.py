@@ -18,6 +18,7 @@ from test_fuzz import flat
 from torch import Tensor, nn
 
 import taut
+from taut.compile import load, save
 from taut.compile._block import Block, CopyStep, ItemStep, TransferStep
 from taut.compile._placement import place
 from taut.compile._prepare import prepare
@@ -139,7 +140,7 @@ def test_joins_fallbacks_and_branches(mixed: Graph, devices: dict[str, int]) -> 
 
 def test_a_saved_program_keeps_its_devices(mixed: Graph, tmp_path: Path) -> None:
     compiled = taut.compile(mixed, devices={"b": 1, "choice": 1})
-    loaded = taut.compile.load(taut.compile.save(compiled, tmp_path / "program"))
+    loaded = load(save(compiled, tmp_path / "program"))
     x = torch.randn(2, 3, 5, 5)
     for program in (compiled, loaded):
         torch.testing.assert_close(program(x), Interpreter(mixed)(x), rtol=1e-5, atol=1e-5)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import sympy
 import torch
 
-from taut.codegen import map_recipe
+from taut.codegen import Recipe, map_recipe
 from taut.compile._anchors import is_anchor
 from taut.compile._block import Block, CheckStep, CopyStep, ItemStep, KernelStep, Step
 from taut.compile._calls import lower_control_flow, lower_fallback
@@ -25,7 +25,9 @@ from taut.compile._pointwise import DTYPES, Expressions, Value, expression
 from taut.compile._prebuilt import lower_prebuilt
 from taut.compile._recurrent import lower_recurrent
 from taut.compile._rows import is_reduction, is_row, keeps_dimensions, row_dimensions, row_expression
+from taut.compile._tiles import choose_tiling
 from taut.compile._views import Buffer, View, contiguous
+from taut.cost import CostModel
 from taut.errors import GraphError
 from taut.graph import Argument, Dim, Graph, Node, Ref, ScalarType, TensorType, evaluate, symbol
 
@@ -47,6 +49,7 @@ class Lowering:
         avoided: ids of nodes that run on ATen, because their kernel could not be generated.
         given: symbols that follow the inputs as arguments.
         pins: logical devices of nodes.
+        tiles: chooses tiles in place of the analytic rule.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Lowering:
         avoided: frozenset[int] = frozenset(),
         given: tuple[str, ...] = (),
         pins: Mapping[int, int] = MappingProxyType({}),
+        tiles: CostModel | None = None,
     ) -> None:
         self.graph = graph
         self.name = name
@@ -72,6 +76,7 @@ class Lowering:
         self._made: dict[tuple[Any, ...], Any] = {}
         self.label = ""
         self.pins = pins
+        self.tiles = tiles
         self.pin: int | None = None  # of the node that is being lowered
         anchors = {node.id for node in graph.nodes if node.id not in avoided and is_anchor(graph, node)}
         self.anchors = anchors
@@ -179,6 +184,14 @@ class Lowering:
         """Memory for a value: planned, unless its size is not known at the start."""
         late = not {symbol.name for symbol in free_symbols(elements)} <= self.entry
         return Buffer("storage" if late else "arena", dtype, elements, name=self.label)
+
+    def tiled(self, recipe: Recipe, x: View, output: Sequence[Dim]) -> Recipe:
+        """The tiling of a kernel that reads x and writes an output of these sizes."""
+        model = self.tiles
+        if model is None:
+            return recipe
+        typical = [[evaluate(size, self.hint) for size in sizes] for sizes in (x.sizes, output)]
+        return self.memo(("tiled", recipe.key, str(typical)), lambda: choose_tiling(recipe, *typical, model))
 
     def transposed(self, matrix: torch.Tensor) -> torch.Tensor:
         """A constant matrix transposed; the same tensor for the same matrix."""

@@ -16,6 +16,7 @@ from taut.compile._generate import Progress, generate, library_of
 from taut.compile._prepare import prepare
 from taut.compile._program import Lowered, lower
 from taut.compile._small_sizes import serve_small_sizes
+from taut.cost import CostModel
 from taut.errors import ArgumentError
 from taut.graph import Graph, InputChecker, capture
 from taut.runtime import Session, load
@@ -64,6 +65,7 @@ def compile_model(
     *,
     dynamic_shapes: Any = None,
     devices: Mapping[str, int] | None = None,
+    tiles: CostModel | None = None,
     progress: Progress | None = None,
 ) -> CompiledModel:
     """Compile a model to one program that runs every shape within the given ranges.
@@ -79,6 +81,9 @@ def compile_model(
         devices: the logical device, 0 or 1, that the kernels of a module run on, by the module's path; what lies inside
             goes with it. Everything else goes where least has to be transferred; arguments, results and what runs on
             ATen are on device 0. Today both devices are this host, with transfers that copy.
+        tiles: predicts kernels in different tiles, as graphs of one node `taut.kernel.<template>` over x and the packed
+            weights, whose last dimension is the block; the one predicted to take least is generated. By default an
+            analytic rule decides.
         progress: called as kernels are generated.
 
     Returns:
@@ -100,7 +105,7 @@ def compile_model(
     with _timed(seconds, "capture"):
         graph = prepare(_captured(model, example_inputs, example_kwargs, dynamic_shapes))
     with _timed(seconds, "lower"):
-        lowered = lower(graph, devices=devices or {})
+        lowered = lower(graph, devices=devices or {}, tiles=tiles)
     with _timed(seconds, "generate"):
         lowered, built, failed = generate_all(graph, lowered, progress)
     with _timed(seconds, "load"):
@@ -122,7 +127,8 @@ def generate_all(
     built = generate(lowered.program, progress)
     while broken := built.failed.keys() & lowered.recipes().keys():
         failed |= {lowered.label_of(key): built.failed[key] for key in sorted(broken)}
-        lowered = lower(graph, lowered.avoided | lowered.nodes_of(frozenset(broken)), lowered.devices)
+        avoided = lowered.avoided | lowered.nodes_of(frozenset(broken))
+        lowered = lower(graph, avoided, lowered.devices, lowered.tiles)
         built = generate(lowered.program, progress)
     return lowered, built, failed
 

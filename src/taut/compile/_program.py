@@ -17,6 +17,7 @@ from taut.compile._lowering import Lowering
 from taut.compile._memory import MemoryPlan, plan_memory
 from taut.compile._placement import check_devices, pinned_nodes, place
 from taut.compile._views import View
+from taut.cost import CostModel
 from taut.graph import Graph, Ref, map_tree
 from taut.runtime import Parameter, Program
 
@@ -37,6 +38,7 @@ class Lowered:
         hint: the values of the symbols by which sizes were compared.
         avoided: nodes that run on ATen because their kernels could not be generated.
         devices: logical devices of modules, by path.
+        tiles: what chose the tiles in place of the analytic rule.
     """
 
     graph: Graph
@@ -47,6 +49,7 @@ class Lowered:
     hint: Mapping[str, int]
     avoided: frozenset[tuple[str, int]] = frozenset()
     devices: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    tiles: CostModel | None = None
 
     @property
     def transfers(self) -> int:
@@ -82,6 +85,7 @@ def lower(
     graph: Graph,
     avoided: frozenset[tuple[str, int]] = frozenset(),
     devices: Mapping[str, int] = MappingProxyType({}),
+    tiles: CostModel | None = None,
 ) -> Lowered:
     """Lower a graph.
 
@@ -89,6 +93,7 @@ def lower(
         graph: a captured model.
         avoided: nodes that run on ATen, with the names of their functions.
         devices: logical devices of modules, by path; what lies in none goes where least is transferred.
+        tiles: chooses the tiles of kernels, as `compile_model` says.
 
     Raises:
         ArgumentError: a device or module does not exist.
@@ -103,13 +108,13 @@ def lower(
         blocks.append(None)
         here = frozenset(node for function, node in avoided if function == name)
         pins = pinned_nodes(region, devices, around)
-        blocks[number] = place(Lowering(region, name, hint, register, here, given, pins).run())
+        blocks[number] = place(Lowering(region, name, hint, register, here, given, pins, tiles).run())
         return number
 
     register(graph, "main", (), None)
     finished = [block for block in blocks if block is not None]
     made = assemble(graph, finished, [plan_memory(block, hint) for block in finished], hint, avoided)
-    return dataclasses.replace(made, devices=dict(devices))
+    return dataclasses.replace(made, devices=dict(devices), tiles=tiles)
 
 
 def assemble(
