@@ -18,7 +18,7 @@ from taut.compile._block import KernelStep
 from taut.compile._prepare import prepare
 from taut.compile._program import Lowered, lower
 from taut.cost import Prediction
-from taut.graph import Graph, Interpreter, capture
+from taut.graph import Dim, Graph, Interpreter, TensorType, capture
 
 
 class Preferring:
@@ -26,12 +26,13 @@ class Preferring:
 
     def __init__(self, block: int) -> None:
         self.block = block
-        self.asked: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = []
+        self.asked: list[tuple[str, tuple[Dim, ...], tuple[Dim, ...]]] = []
 
     def predict(self, graph: Graph, sizes: Mapping[str, int], *, threads: int) -> Prediction:
         assert not sizes and threads == 1
         node = graph.nodes[-1]
-        x, weights, output = (kind.shape for kind in (*map(graph.value_type, node.inputs), node.type))
+        kinds = [kind for kind in (*map(graph.value_type, node.inputs), node.type) if isinstance(kind, TensorType)]
+        x, weights, output = (kind.shape for kind in kinds)
         self.asked.append((node.op, x, output))
         distance = abs(int(weights[-1]) - self.block)
         return Prediction((0.0, 0.0, float(distance)), distance, "modelled", "preferring", (None,) * 3)

@@ -190,8 +190,9 @@ class Lowering:
         model = self.tiles
         if model is None:
             return recipe
-        typical = [[evaluate(size, self.hint) for size in sizes] for sizes in (x.sizes, output)]
-        return self.memo(("tiled", recipe.key, str(typical)), lambda: choose_tiling(recipe, *typical, model))
+        read, written = ([evaluate(size, self.hint) for size in sizes] for sizes in (x.sizes, output))
+        key = ("tiled", recipe.key, *read, *written)
+        return self.memo(key, lambda: choose_tiling(recipe, read, written, model))
 
     def transposed(self, matrix: torch.Tensor) -> torch.Tensor:
         """A constant matrix transposed; the same tensor for the same matrix."""
@@ -234,7 +235,7 @@ class Lowering:
         target = contiguous(self.new(view.dtype, product(view.sizes)), source.sizes)
         pin, self.pin = self.pin, None  # others may read the copy too
         if view.dtype in DTYPES:
-            self._emit_map([source], target, Expressions([("operand", 0)]), 0)
+            self.emit_map([source], target, Expressions([("operand", 0)]))
         else:
             self.emit(CopyStep(source, target, self.label))
         self.pin = pin
@@ -340,7 +341,7 @@ class Lowering:
         target = result_view.expand(space)
         made.cast_last(result, root.type.dtype)
         sources = [view.permute(order) for view in views]
-        self._emit_map(sources, target.permute(order), made, len(reduced), members)
+        self.emit_map(sources, target.permute(order), made, len(reduced), members)
         if is_reduction(root) and not keeps_dimensions(root):
             result_view = result_view.drop(gone)
         self.values[Ref(root.id)] = result_view
@@ -350,8 +351,8 @@ class Lowering:
         covered = product(size for size, stride in zip(view.sizes, view.strides, strict=True) if stride != 0)
         return evaluate(covered, self.hint)
 
-    def _emit_map(
-        self, sources: list[View], target: View, made: Expressions, rows: int, nodes: tuple[int, ...] = ()
+    def emit_map(
+        self, sources: list[View], target: View, made: Expressions, rows: int = 0, nodes: tuple[int, ...] = ()
     ) -> None:
         """Emit a map over the target's sizes; the last `rows` dimensions are one row."""
         if target.buffer.elements == 0:  # nothing to compute

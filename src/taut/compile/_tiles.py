@@ -44,7 +44,7 @@ def kernel_graph(recipe: Recipe, x: Sequence[int], output: Sequence[int]) -> Gra
     first, weights, *_, last = recipe.operands
     builder = Builder()
     inputs = [
-        builder.input(name, TensorType(tuple(sizes), _DTYPES[dtype]))
+        builder.input(name, TensorType(tuple(size or 0 for size in sizes), _DTYPES[dtype]))
         for name, sizes, dtype in (("x", x, first.dtype), ("weights", weights.shape, weights.dtype))
     ]
     made = TensorType(tuple(output), _DTYPES[last.dtype])
