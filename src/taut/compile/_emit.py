@@ -118,7 +118,11 @@ class Emitter:
     ) -> None:
         """Bind and check what arguments tell beyond the block's symbols."""
         for size in sizes:
-            self.add(Opcode.BIND, self.sizes.bind(size.name), size.position, size.axis)
+            slot = self.sizes.bind(size.name)
+            if size.axis < 0:
+                self.add(Opcode.LOAD, slot, size.position)
+            else:
+                self.add(Opcode.BIND, slot, size.position, size.axis)
         for name, value in solved:
             self.sizes.define(name, value)
         for check in checks:

@@ -100,7 +100,7 @@ class Lowering:
                 inputs.append(self.values[Ref(node)])
                 found = [(size, axis) for axis, size in enumerate(sizes)]
             else:
-                inputs.append(plain(kind.expression) if kind.expression is not None else 0)
+                inputs.append(_scalar_input(self.graph.nodes[node], kind))
                 found = [(inputs[-1], -1)]
             for size, axis in found:
                 if isinstance(size, sympy.Symbol) and size.name not in self.known:
@@ -394,6 +394,19 @@ class Lowering:
 
 def _moves_along_row(view: View, rows: int) -> bool:
     return any(stride != 0 for stride in view.strides[view.rank - rows :])
+
+
+def _scalar_input(node: Node, kind: ScalarType) -> Dim:
+    """What is known of an argument that is a number: a symbol, or the value that the model was captured for."""
+    if kind.kind == "float":
+        raise GraphError(
+            f"the model's argument {node.args[0]} is a float",
+            expected="tensors and integers as arguments",
+            fix="pass a tensor, or bind the number when the model is built, e.g. with a small wrapper module",
+        )
+    if kind.expression is None:
+        return symbol(f"argument{node.id}")
+    return int(bool(kind.expression)) if kind.kind == "bool" else plain(kind.expression)
 
 
 def _unsupported_scalar(node: Node) -> Exception:

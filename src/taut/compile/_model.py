@@ -101,11 +101,13 @@ def compile_model(
         raise ArgumentError(
             "example_inputs", type(example_inputs).__name__, expected="a tuple of example inputs", fix="write (x,)"
         )
+    if tiles is not None and not callable(getattr(tiles, "predict", None)):
+        raise ArgumentError("tiles", tiles, expected="a cost model with a method `predict`, or None")
     seconds: dict[str, float] = {}
     with _timed(seconds, "capture"):
         graph = prepare(_captured(model, example_inputs, example_kwargs, dynamic_shapes))
     with _timed(seconds, "lower"):
-        lowered = lower(graph, devices=devices or {}, tiles=tiles)
+        lowered = lower(graph, devices={} if devices is None else devices, tiles=tiles)
     with _timed(seconds, "generate"):
         lowered, built, failed = generate_all(graph, lowered, progress)
     with _timed(seconds, "load"):

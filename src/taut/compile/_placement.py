@@ -63,6 +63,8 @@ def check_devices(graph: Graph, devices: Mapping[str, int]) -> None:
     Raises:
         ArgumentError: either is the case.
     """
+    if not isinstance(devices, Mapping) or not all(isinstance(path, str) for path in devices):
+        raise ArgumentError("devices", devices, expected="logical devices by the paths of modules, e.g. {'encoder': 1}")
     present = _module_paths(graph)
     for path, device in devices.items():
         if isinstance(device, bool) or not isinstance(device, int) or not 0 <= device < DEVICE_COUNT:

@@ -147,7 +147,7 @@ def assemble(
     parameters = tuple(
         Parameter(item.buffer.name, "tensor", item.dtype, tuple(_shown(size) for size in item.sizes))
         if isinstance(item, View)
-        else Parameter(f"number {position}", "int")
+        else Parameter(str(graph.nodes[graph.inputs[position]].args[0]), "int")
         for position, item in enumerate(main.inputs)
     )
     numbers = itertools.count()
