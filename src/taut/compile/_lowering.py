@@ -21,6 +21,7 @@ from taut.compile._grouped import Grouped, group
 from taut.compile._joins import plan_joins
 from taut.compile._kernel_operands import broadcast_to_one, memory_order, merge, operand
 from taut.compile._layout_ops import is_layout, is_reshape, number, regroup, view_results
+from taut.compile._numbers import scalar_input, unsupported_scalar
 from taut.compile._pointwise import DTYPES, Expressions, Value, expression
 from taut.compile._prebuilt import lower_prebuilt
 from taut.compile._recurrent import lower_recurrent
@@ -28,7 +29,6 @@ from taut.compile._rows import is_reduction, is_row, keeps_dimensions, row_dimen
 from taut.compile._tiles import choose_tiling
 from taut.compile._views import Buffer, View, contiguous
 from taut.cost import CostModel
-from taut.errors import GraphError
 from taut.graph import Argument, Dim, Graph, Node, Ref, ScalarType, TensorType, evaluate, symbol
 
 Register = Callable[[Graph, str, tuple[str, ...], int | None], int]
@@ -100,7 +100,7 @@ class Lowering:
                 inputs.append(self.values[Ref(node)])
                 found = [(size, axis) for axis, size in enumerate(sizes)]
             else:
-                inputs.append(_scalar_input(self.graph.nodes[node], kind))
+                inputs.append(scalar_input(self.graph.nodes[node], kind))
                 found = [(inputs[-1], -1)]
             for size, axis in found:
                 if isinstance(size, sympy.Symbol) and size.name not in self.known:
@@ -268,9 +268,9 @@ class Lowering:
                 self.emit(ItemStep(self.tensor(node.args[0]), kind.expression.name, self.label))
                 self.known.add(kind.expression.name)
             else:
-                raise _unsupported_scalar(node)
+                raise unsupported_scalar(node)
         elif kind.expression is None:
-            raise _unsupported_scalar(node)
+            raise unsupported_scalar(node)
 
     def layout(self, node: Node) -> None:
         """A view of the argument, of a copy of it where no strides express the result, or ATen's result."""
@@ -394,24 +394,3 @@ class Lowering:
 
 def _moves_along_row(view: View, rows: int) -> bool:
     return any(stride != 0 for stride in view.strides[view.rank - rows :])
-
-
-def _scalar_input(node: Node, kind: ScalarType) -> Dim:
-    """What is known of an argument that is a number: a symbol, or the value that the model was captured for."""
-    if kind.kind == "float":
-        raise GraphError(
-            f"the model's argument {node.args[0]} is a float",
-            expected="tensors and integers as arguments",
-            fix="pass a tensor, or bind the number when the model is built, e.g. with a small wrapper module",
-        )
-    if kind.expression is None:
-        return symbol(f"argument{node.id}")
-    return int(bool(kind.expression)) if kind.kind == "bool" else plain(kind.expression)
-
-
-def _unsupported_scalar(node: Node) -> Exception:
-    return GraphError(
-        f"the model reads a number from a tensor at {node.source or node.module_path or node.op}",
-        expected="an integer used as a size or an index",
-        fix="keep the number in a tensor of no dimensions",
-    )
