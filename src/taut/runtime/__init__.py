@@ -4,6 +4,7 @@ from taut.runtime._disassemble import disassemble
 from taut.runtime._executable import Executable, InstructionTime, Library, Session, SharedLibrary, Span, load, verify
 from taut.runtime._native import Object
 from taut.runtime._program import (
+    DEVICE_COUNT,
     DTYPES,
     MAX_RANK,
     MAX_WORKERS,
@@ -19,6 +20,7 @@ from taut.runtime._program import (
 from taut.runtime._storage import load_program, program_hash, save_program
 
 __all__ = [
+    "DEVICE_COUNT",
     "DTYPES",
     "MAX_RANK",
     "MAX_WORKERS",
