@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -116,10 +117,10 @@ def _candidates(block: Block, durations: Sequence[float], workers: int, *, exact
             split = Split(workers)
         if split is not None:
             parts[step] = split
-    costs = {"hand_off": _HAND_OFF, "transfer": _TRANSFER}
+    listed = functools.partial(list_schedule, block, durations, workers, hand_off=_HAND_OFF, transfer=_TRANSFER)
     return {
-        "list": list_schedule(block, durations, workers, **costs),
-        "split": list_schedule(block, durations, workers, **costs, parts=parts),
+        "list": listed(),
+        "split": listed(parts=parts),
         "intra": lockstep(block, durations, workers, parts),
     }
 
