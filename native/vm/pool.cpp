@@ -19,6 +19,7 @@ constexpr std::int64_t rest_after_contention = 16;
 constexpr std::size_t stack_bytes = std::size_t{4} << 20;
 
 std::atomic<Pool*> pool{nullptr};
+std::atomic<std::uint64_t> refused{0};
 std::once_flag fork_handler;
 
 struct Closer {
@@ -45,6 +46,8 @@ unsigned usable_cpus() {
 #endif
     return std::max(1U, std::thread::hardware_concurrency());
 }
+
+std::uint64_t refused_leases() { return refused.load(std::memory_order_relaxed); }
 
 class Pool::Worker {
    public:
@@ -176,9 +179,10 @@ Pool::~Pool() {
 
 Pool::Lease::Lease(unsigned workers) : workers_(workers) {
     Pool* found = current();
-    if (!found->mutex_.try_lock()) return;
-    if (found->rests_until_ > 0 && now() < found->rests_until_) {
-        found->mutex_.unlock();
+    const bool locked = found->mutex_.try_lock();
+    if (!locked || (found->rests_until_ > 0 && now() < found->rests_until_)) {
+        if (locked) found->mutex_.unlock();
+        refused.fetch_add(1, std::memory_order_relaxed);
         return;
     }
     pool_ = found;

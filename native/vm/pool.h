@@ -14,6 +14,9 @@ namespace taut::vm {
 // CPUs that the calling thread may use.
 unsigned usable_cpus();
 
+// How often a call did without the workers, because another had them or they had to share their cores.
+std::uint64_t refused_leases();
+
 class Pool {
    public:
     // Holds the workers for one job; worker 0 is the caller.

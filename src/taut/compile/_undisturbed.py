@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from taut.runtime import Session
+from taut.runtime import Session, regions_run_alone
 
 _BLOCK = 5e-4
 """Seconds of a timed block: short, so that many find all cores free on a busy host."""
@@ -38,12 +38,14 @@ class TimedSession:
     def time(self) -> None:
         """Time a block, after a call that finds the caches as another program left them."""
         self._session.time(self._inputs, 1)
+        alone = regions_run_alone()
         began, own, every = time.perf_counter(), time.thread_time(), time.process_time()
         seconds = self._session.time(self._inputs, self._repeats)
         own, every = time.thread_time() - own, time.process_time() - every
         wall = time.perf_counter() - began
         self.every.append(seconds)
-        if own >= _WHOLE * wall and every >= _WHOLE * self._workers * wall:
+        together = self._workers == 1 or regions_run_alone() == alone
+        if together and own >= _WHOLE * wall and every >= _WHOLE * self._workers * wall:
             self.undisturbed.append(seconds)
 
     def times(self) -> list[float]:

@@ -141,6 +141,14 @@ class Session:
         return self._native.time(repeats, *inputs)
 
 
+def regions_run_alone() -> int:
+    """How many parallel regions of programs this process has run on the caller's thread alone.
+
+    The workers were with another call then, or rested after they had to share their cores with other processes.
+    """
+    return _vm.refused_leases()
+
+
 class Executable:
     """A verified program, ready to run.
 
