@@ -134,10 +134,10 @@ def test_a_call_that_finds_the_workers_taken_runs_alone(library_path: Path) -> N
     holder, guest = meeting(parallel([(0, []), (1, [])]), meet, add), meeting(meet)
     other = loaded(chains([(0, []), (1, [])], [(-1, -1)] * 2), library_path).session(workers=2)
     x = torch.ones(2, 3)
+    results = other(x)
     before = regions_run_alone()
     thread = threading.Thread(target=holder, args=(x,))
     thread.start()
-    results = [torch.zeros(2, 3)]
     while thread.is_alive() and regions_run_alone() == before:
         results = other(x)
     guest(x)
