@@ -62,6 +62,8 @@ class Pool::Worker {
         return started;
     }
 
+    std::int64_t nanoseconds() const { return std::max<std::int64_t>(ThreadClock(thread_).nanoseconds(), 0); }
+
     void end() {
         stop_.store(true);
         wake();
@@ -131,6 +133,14 @@ class Pool::Worker {
     std::atomic<std::uint32_t> sleeping_{0};
     std::atomic<bool> stop_{false};
 };
+
+std::int64_t worker_nanoseconds() {
+    Pool* const found = Pool::current();
+    const std::scoped_lock lock(found->mutex_);
+    std::int64_t sum = 0;
+    for (const auto& worker : found->workers_) sum += worker->nanoseconds();
+    return sum;
+}
 
 Pool* Pool::current() {
     std::call_once(fork_handler, [] {

@@ -11,6 +11,7 @@ from taut.runtime._executable import (
     load,
     regions_run_alone,
     verify,
+    worker_seconds,
 )
 from taut.runtime._native import Object
 from taut.runtime._program import (
@@ -54,4 +55,5 @@ __all__ = [
     "regions_run_alone",
     "save_program",
     "verify",
+    "worker_seconds",
 ]

@@ -149,6 +149,11 @@ def regions_run_alone() -> int:
     return _vm.refused_leases()
 
 
+def worker_seconds() -> float:
+    """CPU seconds that the workers of this process have used so far, those in which they waited for work included."""
+    return _vm.worker_nanoseconds() * 1e-9
+
+
 class Executable:
     """A verified program, ready to run.
 
