@@ -236,6 +236,13 @@ def test_column_blocks_of_a_matrix_are_disjoint() -> None:
     assert not disjoint(whole.narrow(1, 0, 5), whole.narrow(1, 4, 6))
 
 
+def test_channels_of_pixels_are_disjoint_in_whatever_dimensions_the_pixels_lie() -> None:
+    buffer = Buffer("arena", torch.float32, 60)
+    image, line = View(buffer, (2, 3, 10), (30, 10, 1)), View(buffer, (6, 10), (10, 1))
+    assert disjoint(image.narrow(2, 0, 4), line.narrow(1, 4, 6))
+    assert not disjoint(image.narrow(2, 0, 5), line.narrow(1, 4, 6))
+
+
 class Joined(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
