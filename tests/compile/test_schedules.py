@@ -18,7 +18,7 @@ from taut.compile import CompiledModel, compile_model
 from taut.compile._block import KernelStep, Step
 from taut.compile._dependences import accesses, dependences, disjoint
 from taut.compile._generate import generate, library_of
-from taut.compile._measured_schedule import StageCosts, fastest_schedule
+from taut.compile._measured_schedule import fastest_schedule
 from taut.compile._memory import MemoryPlan
 from taut.compile._parallel import (
     Item,
@@ -34,6 +34,7 @@ from taut.compile._parallel import (
 from taut.compile._program import Lowered
 from taut.compile._split import can_split, split_step
 from taut.compile._views import Buffer, View
+from taut.compile.scheduling._costs import StageCosts
 from taut.errors import ArgumentError, GraphError
 from taut.runtime import Opcode, Session, load
 

@@ -40,7 +40,7 @@ def check(blocks: Sequence[ScheduledBlock], x: torch.Tensor, shrink: int) -> int
     return wide
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", ["1", "128"])
 def test_the_last_inception_block_runs_in_its_published_stages(published: Path, name: str) -> None:
     network = read_ios_schedule(published / "specialization" / f"{name}.json")
     block = network.blocks[-2]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from taut.compile._dependences import dependences
 from taut.compile._parallel import Item, Part, Queues, Schedule, Stages, list_schedule
 from taut.compile.interop import Timeline, exact_schedule, lower_bound
 from taut.compile.interop import list_schedule as moldable_schedule
-from taut.compile.scheduling._operators import Operators
+from taut.compile.scheduling._operators import Operators, operators_of
 
 HAND_OFF = 2e-7
 """Seconds from the end of a step on one worker to the start of another's."""
@@ -72,11 +72,12 @@ def operator_table(
 
 
 def bound(
-    block: Block, operators: Operators, durations: Sequence[float], split: Mapping[int, float], workers: int
+    block: Block, durations: Sequence[float], split: Collection[int], workers: int
 ) -> tuple[float, float]:
-    """Seconds of the critical path, and of the work shared evenly, if steps could be split without any loss."""
+    """Seconds of the critical path, and of the work shared evenly, if the steps in `split` could be split for free."""
+    steps = operators_of(block, durations, light=0.0)
     even = {step: durations[step] / workers for step in split}
-    found = lower_bound(operators.graph, operator_table(block, operators, durations, even, workers))
+    found = lower_bound(steps.graph, operator_table(block, steps, durations, even, workers))
     return found.critical_path, found.work_by_workers
 
 

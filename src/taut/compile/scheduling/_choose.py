@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -55,9 +56,8 @@ def choose(
         budget=budget,
         progress=lambda _, elapsed: progress(min(1.0, elapsed / budget)),
     )
-    verdict = Verdict(
-        best.name, result.verdict, result.ratio, result.low, result.high, result.confidence, result.pairs
-    )
+    low, high = (end if 0 < end < math.inf else None for end in (result.low, result.high))
+    verdict = Verdict(best.name, result.verdict, result.ratio, low, high, result.confidence, result.pairs)
     return Choice(best if result.verdict == "faster" else first, times, verdict)
 
 

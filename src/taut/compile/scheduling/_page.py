@@ -60,9 +60,10 @@ def summary(report: ScheduleReport) -> list[str]:
     ]
     verdict = report.verdict
     if verdict is not None:
+        ends = ", ".join("?" if end is None else f"{end:.3f}" for end in (verdict.low, verdict.high))
         lines.append(
-            f"{verdict.candidate} against sequential: {verdict.verdict}, {verdict.ratio:.3f}x [{verdict.low:.3f}, "
-            f"{verdict.high:.3f}] at {verdict.confidence:.0%} over {verdict.pairs} pairs"
+            f"{verdict.candidate} against sequential: {verdict.verdict}, {verdict.ratio:.3f}x [{ends}] at "
+            f"{verdict.confidence:.0%} over {verdict.pairs} pairs"
         )
     error = report.stage_error
     if error is not None:

@@ -62,8 +62,7 @@ class Measured:
 
     def bound(self) -> tuple[float, float]:
         """Seconds of the critical path, and of the work shared evenly."""
-        block = self.lowered.blocks[0]
-        return bound(block, self.operators, self.durations, self.split, self.costs.workers)
+        return bound(self.lowered.blocks[0], self.durations, self.split, self.costs.workers)
 
     def candidate(self, name: str, schedule: Schedule | None, seconds: float | None = None) -> Candidate:
         """The program of a schedule; the sequential one without a schedule."""

@@ -67,6 +67,9 @@ def _lengths(spans: Sequence[Span], stage_of: dict[int, int], count: int) -> lis
         begins[stage], ends[stage] = min(begins[stage], span.begin), max(ends[stage], span.end)
     lengths = []
     for stage in range(count):
+        if ends[stage] == 0.0:
+            lengths.append(0.0)
+            continue
         # What lies between stages, e.g. an operator on ATen, is part of neither.
         before = max([end for end in (*others, *ends[:stage]) if end <= begins[stage]], default=begins[stage])
         lengths.append(max(0.0, ends[stage] - before) * 1e-9)
