@@ -18,10 +18,10 @@ pytest.importorskip("halide", reason="the extra compile is not installed")
 
 from taut.compile import CompiledModel, ScheduledModel, compile_model, load, save, schedule, schedule_of
 from taut.compile._parallel import Part, Queues, Stages, apply_schedule, schedulable
-from taut.compile.interop import search
 from taut.compile.interop import Stages as StageBatch
-from taut.compile.scheduling import chrome_trace, merge_convolutions, mergeable, render_schedule, summary
+from taut.compile.interop import search
 from taut.compile.scheduling import _choose as choosing
+from taut.compile.scheduling import chrome_trace, merge_convolutions, mergeable, render_schedule, summary
 from taut.compile.scheduling._candidates import barrier_free, bound, predicted
 from taut.compile.scheduling._costs import StageCosts, split_stages
 from taut.compile.scheduling._operators import operators_of

@@ -64,8 +64,7 @@ class PublishedBlocks(nn.Module):
         self.names = [[operator.name for operator in block.graph.operators] for block in blocks]
         self.orders = [block.graph.order for block in blocks]
         self.blocks = nn.ModuleList(
-            nn.ModuleList(PublishedOperator(operator, shrink) for operator in block.graph.operators)
-            for block in blocks
+            nn.ModuleList(PublishedOperator(operator, shrink) for operator in block.graph.operators) for block in blocks
         )
 
     def forward(self, x: Tensor) -> Tensor:

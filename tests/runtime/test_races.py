@@ -24,7 +24,9 @@ def writers(boxes: list[Box], before: list[list[int]], *, arena: bool) -> Progra
     """Each task adds two parts of the input into a part of one matrix (ROWS, COLUMNS)."""
     slots = [ROWS, COLUMNS, 0, 4 * ROWS * COLUMNS, 1]
     code = [word for slot, value in enumerate(slots) for word in (Sh.PUSH, value, Sh.STORE, slot)]
-    made = [(Op.ARENA, 3), (Op.ALLOC, 1, F32, 2, 2, 0, 1)] if arena else [(Op.NEW, 1, F32, 2, 0, 1)]
+    made: list[tuple[int, ...]] = (
+        [(Op.ARENA, 3), (Op.ALLOC, 1, F32, 2, 2, 0, 1)] if arena else [(Op.NEW, 1, F32, 2, 0, 1)]
+    )
     adds = []
     free = 5
     for number, (row, rows, column, columns) in enumerate(boxes):
@@ -72,10 +74,7 @@ def test_exactly_the_programs_whose_free_tasks_overlap_are_refused(
     for own in before:
         reach.append(set(own).union(*(reach[other] for other in own)))
     clash = any(
-        elements(drawn[a]) & elements(drawn[b])
-        for b in range(len(drawn))
-        for a in range(b)
-        if a not in reach[b]
+        elements(drawn[a]) & elements(drawn[b]) for b in range(len(drawn)) for a in range(b) if a not in reach[b]
     )
     made = writers(drawn, before, arena=arena)
     if clash:

@@ -24,7 +24,8 @@ def schedule(
     model: Annotated[str, typer.Argument(help="path.py:factory, package.module:factory or a .pt2 file")],
     workers: Annotated[int, typer.Option(min=1, max=256, help="Threads, with the caller's.")] = 2,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write the scheduled program to this folder, as taut compile does.")
+        Path | None,
+        typer.Option("--out", "-o", help="Write the scheduled program to this folder, as taut compile does."),
     ] = None,
     data: Annotated[
         str | None, typer.Option(help="Take the first batch of this data as example inputs; as for optimize.")
@@ -107,7 +108,9 @@ def of_batch(inputs: tuple[Any, ...], batch: int | None) -> tuple[Any, ...]:
     for value in inputs:
         if isinstance(value, torch.Tensor):
             if value.dim() == 0 or len(value) == 0:
-                raise ArgumentError("--batch", batch, expected="no --batch: an input has no first dimension with samples")
+                raise ArgumentError(
+                    "--batch", batch, expected="no --batch: an input has no first dimension with samples"
+                )
             value = value[torch.arange(batch) % len(value)]
         made.append(value)
     return tuple(made)

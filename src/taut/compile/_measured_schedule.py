@@ -7,15 +7,11 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from taut.codegen import Built, Recipe, build
 from taut.compile._block import Block, KernelStep
-from taut.compile._dependences import accesses
 from taut.compile._generate import library_of
 from taut.compile._parallel import (
     Part,
-    Queues,
     Schedule,
     Stages,
     apply_schedule,
@@ -24,7 +20,6 @@ from taut.compile._parallel import (
 )
 from taut.compile._program import Lowered
 from taut.compile._split import can_split, split_step
-from taut.compile._views import Buffer, View
 from taut.runtime import Session, load
 
 _HAND_OFF = 2e-7

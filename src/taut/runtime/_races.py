@@ -92,8 +92,8 @@ def check_races(program: Program) -> None:
     """Check a program that is well-formed otherwise.
 
     Raises:
-        GraphError: two tasks of a PARALLEL that nothing orders touch the same register or overlapping memory, and one of
-            them writes it.
+        GraphError: two tasks of a PARALLEL that nothing orders touch the same register or overlapping memory, and one
+            of them writes it.
     """
     for function in program.functions:
         if any(instruction[0] == Opcode.PARALLEL for instruction in function.instructions):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,9 @@ _MOST_EXACT = 40
 _NODES = 200_000
 
 
-def step_table(block: Block, durations: Sequence[float], split: Mapping[int, float], workers: int) -> NDArray[np.float64]:
+def step_table(
+    block: Block, durations: Sequence[float], split: Mapping[int, float], workers: int
+) -> NDArray[np.float64]:
     """Seconds of each step on 1 to `workers` workers, infinite where it was not measured so: (steps, workers)."""
     table = np.full((len(block.steps), workers), np.inf)
     table[:, 0] = durations
@@ -47,12 +49,14 @@ def barrier_free(
         "list": list_schedule(block, durations, workers, hand_off=HAND_OFF, transfer=_TRANSFER)
     }
     if large:
-        found["split"] = list_schedule(
-            block, durations, workers, hand_off=HAND_OFF, transfer=_TRANSFER, parts=large
-        )
+        found["split"] = list_schedule(block, durations, workers, hand_off=HAND_OFF, transfer=_TRANSFER, parts=large)
     table = operator_table(block, operators, durations, split, workers)
     exact = len(operators.graph) <= _MOST_EXACT
-    made = exact_schedule(operators.graph, table, node_limit=_NODES) if exact else moldable_schedule(operators.graph, table)
+    made = (
+        exact_schedule(operators.graph, table, node_limit=_NODES)
+        if exact
+        else moldable_schedule(operators.graph, table)
+    )
     found["exact" if exact and made.optimal else "moldable"] = _queues(operators, made, large, workers)
     return found
 
@@ -71,9 +75,7 @@ def operator_table(
     return table
 
 
-def bound(
-    block: Block, durations: Sequence[float], split: Collection[int], workers: int
-) -> tuple[float, float]:
+def bound(block: Block, durations: Sequence[float], split: Collection[int], workers: int) -> tuple[float, float]:
     """Seconds of the critical path, and of the work shared evenly, if the steps in `split` could be split for free."""
     steps = operators_of(block, durations, light=0.0)
     even = {step: durations[step] / workers for step in split}
@@ -112,7 +114,7 @@ def predicted(block: Block, schedule: Schedule | None, durations: Sequence[float
     return _simulated(block, schedule, seconds)
 
 
-def _simulated(block: Block, schedule: Queues, seconds) -> float:  # noqa: ANN001
+def _simulated(block: Block, schedule: Queues, seconds: Callable[[Item], float]) -> float:
     before = dependences(block)
     ends: dict[Item, float] = {}
     items: dict[int, set[Item]] = {}

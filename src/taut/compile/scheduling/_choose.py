@@ -11,8 +11,8 @@ from taut.compile.scheduling._plan import Candidate
 from taut.compile.scheduling._report import Verdict
 from taut.stats import compare
 
-_ROUNDS = 12
-_BLOCK = 2e-3
+_ROUNDS = 40
+_BLOCK = 5e-4
 _ALPHA = 0.01
 _MIN_EFFECT = 0.01
 

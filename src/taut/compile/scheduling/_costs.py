@@ -115,8 +115,7 @@ class StageCosts:
 
 
 def split_stages(steps: Sequence[int], parts: Mapping[int, int]) -> list[Groups]:
-    """Steps one after the other, those in `parts` in so many parts at the same time; neighbours that are whole stay
-    together."""
+    """Steps one after the other, those in `parts` in so many parts at the same time; whole neighbours stay together."""
     made: list[Groups] = []
     whole: list[int] = []
     for step in [*steps, None]:
@@ -137,8 +136,7 @@ def can_split_built(block: Block, step: int, parts: int, built: Built) -> bool:
         return False
     pieces = split_step(block.steps[step], parts)
     return all(
-        isinstance(piece, KernelStep)
-        and (not isinstance(piece.kernel, Recipe) or piece.kernel.key in built.symbols)
+        isinstance(piece, KernelStep) and (not isinstance(piece.kernel, Recipe) or piece.kernel.key in built.symbols)
         for piece in pieces
     )
 
@@ -173,7 +171,7 @@ def _alone(lowered: Lowered, stages: Sequence[Groups], copies: int, workers: int
 
 
 class _Moved:
-    """Steps on buffers of their own; constants are copied for `fresh` ones, whatever else is read becomes a constant."""
+    """Steps on buffers of their own; `fresh` ones copy constants, and whatever else is read becomes a constant."""
 
     def __init__(self, written: set[Buffer], *, fresh: bool) -> None:
         self._written = written

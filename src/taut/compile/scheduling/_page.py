@@ -53,10 +53,11 @@ def render_schedule(name: str, report: ScheduleReport) -> str:
 
 def summary(report: ScheduleReport) -> list[str]:
     """What was kept and why, the bound and the gap, and what the search cost, in sentences."""
+    path, work = _microseconds(report.critical_path), _microseconds(report.work_by_workers)
     lines = [
-        f"kept: {report.kept} on {report.workers} workers, {_microseconds(report.seconds)} a call; no schedule of these "
-        f"steps can take less than {_microseconds(report.bound)} (critical path {_microseconds(report.critical_path)}, "
-        f"work shared evenly {_microseconds(report.work_by_workers)}): a gap of {report.gap:.0%}"
+        f"kept: {report.kept}, {report.workers} workers, {_microseconds(report.seconds)} a call",
+        f"bound: no schedule of these steps takes less than {_microseconds(report.bound)} (critical path {path}, work "
+        f"shared evenly {work}); the gap to it is {report.gap:.0%}",
     ]
     verdict = report.verdict
     if verdict is not None:
@@ -67,10 +68,8 @@ def summary(report: ScheduleReport) -> list[str]:
         )
     error = report.stage_error
     if error is not None:
-        lines.append(
-            f"stages: predicted {_microseconds(report.predicted_total)}, measured {_microseconds(report.measured_total)}; "
-            f"the median stage is off by {error:.1%}"
-        )
+        both = _microseconds(report.predicted_total), _microseconds(report.measured_total)
+        lines.append(f"stages: predicted {both[0]}, measured {both[1]}; the median stage is off by {error:.1%}")
     left = "" if report.complete else "; the budget ended it before the best was certain"
     lines.append(
         f"search: {report.operators} operators, {report.states:,} states, {report.transitions:,} transitions, "

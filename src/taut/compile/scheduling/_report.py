@@ -143,7 +143,7 @@ class ScheduleReport:
 
     @property
     def stage_error(self) -> float | None:
-        """The median over stages of how far the prediction is off, as a share of what was measured; None without any."""
+        """How far the prediction of the median stage is off, as a share of the measured time; None without any."""
         errors = [
             abs(stage.predicted_seconds / stage.measured_seconds - 1)
             for stage in self.stages

@@ -15,14 +15,21 @@ from taut.compile._program import lower
 from taut.compile._views import View
 from taut.compile.scheduling._choose import Choice, choose, take_turns
 from taut.compile.scheduling._merge import merge_convolutions
-from taut.compile.scheduling._plan import SEQUENTIAL, STAGES, Candidate, Measured, candidates_of, find_stages, measure_steps
+from taut.compile.scheduling._plan import (
+    SEQUENTIAL,
+    Candidate,
+    Measured,
+    candidates_of,
+    find_stages,
+    measure_steps,
+)
 from taut.compile.scheduling._price import merge_prices
 from taut.compile.scheduling._report import CandidateTime, ScheduleReport, StageTime, noted
 from taut.compile.scheduling._search import StagePlan
 from taut.compile.scheduling._timeline import spans_of, stage_seconds
 from taut.errors import ArgumentError, Interrupted
 from taut.graph import Graph
-from taut.runtime import MAX_WORKERS, Session
+from taut.runtime import MAX_WORKERS
 
 Progress: TypeAlias = Callable[[str, float], None]
 """Told what is being done, and the share of it that is done."""
