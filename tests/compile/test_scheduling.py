@@ -132,7 +132,7 @@ def test_a_damaged_note_is_no_schedule_or_a_sound_one(scheduled: ScheduledModel,
 )
 def test_arguments_out_of_range_are_refused(compiled: CompiledModel, options: dict[str, int], word: str) -> None:
     with pytest.raises(ArgumentError, match=word):
-        schedule(compiled, (X,), **options)
+        schedule(compiled, (X,), **options)  # pyright: ignore[reportArgumentType]
 
 
 def test_sizes_that_vary_are_refused() -> None:

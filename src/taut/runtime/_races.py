@@ -277,10 +277,10 @@ def _share(a: _Access, b: _Access) -> bool:
     """Whether they surely have a byte in common."""
     assert a.place is not None
     assert b.place is not None
-    found = a.place.rows, b.place.rows
-    if found[0] is None or found[1] is None:
+    one, two = a.place.rows, b.place.rows
+    if one is None or two is None:
         return False
-    (first, length), (second, other) = found
+    (first, length), (second, other) = one, two
     # The last run that starts at or before each start of the other.
     at = np.searchsorted(first, second, side="right") - 1
     if np.any((at >= 0) & (first[at] + length > second)):
