@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from taut.compile._block import Block, CopyStep, KernelStep, Step, buffers_of
@@ -87,6 +88,20 @@ def _apart(offset_a: int, box_a: list[tuple[int, int]], offset_b: int, box_b: li
         below += stride * max(size_a - 1, start + size_b - 1)
         apart = apart or start >= size_a
     return apart
+
+
+def shared_elements(a: View, b: View) -> int:
+    """About how many elements two views of one buffer share; 0 where sizes are not static."""
+    first, second = _numbers(a), _numbers(b)
+    if first is None or second is None or disjoint(a, b):
+        return 0
+    starts, ends, counts = [], [], []
+    for offset, box in (first, second):
+        starts.append(offset)
+        ends.append(offset + _reach(box) + 1)
+        counts.append(math.prod(size for size, _ in box))
+    common = min(ends) - max(starts)
+    return min(count * common // (end - start) for count, start, end in zip(counts, starts, ends, strict=True))
 
 
 def _numbers(view: View) -> tuple[int, list[tuple[int, int]]] | None:
