@@ -67,7 +67,7 @@ def measure(name: str, graphs: str, batches: list[int], budget: float) -> dict[s
         for other, (source, plan, _) in found.items():
             if [step.label for step in source.lowered.blocks[0].steps] == labels:
                 candidates.append(measured.candidate(str(other), transferred(plan, measured)))
-        seconds[str(batch)] = take_turns(candidates, (x,))
+        seconds[str(batch)] = take_turns(candidates, (x,), budget)
     return {
         "case": name,
         "seconds": seconds,

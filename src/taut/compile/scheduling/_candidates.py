@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
@@ -9,14 +10,15 @@ from numpy.typing import NDArray
 
 from taut.compile._block import Block
 from taut.compile._dependences import dependences
-from taut.compile._parallel import Item, Part, Queues, Schedule, Stages, list_schedule
+from taut.compile._parallel import Item, Part, Queues, Schedule, Split, Stages, list_schedule, lockstep
 from taut.compile.interop import Timeline, exact_schedule, lower_bound
 from taut.compile.interop import list_schedule as moldable_schedule
 from taut.compile.scheduling._operators import Operators, operators_of
 
 HAND_OFF = 2e-7
 """Seconds from the end of a step on one worker to the start of another's."""
-_TRANSFER = 1 / 2e10
+TRANSFER = 1 / 1e10
+"""Seconds to read a byte from the cache of another core."""
 _MOST_EXACT = 40
 _NODES = 200_000
 
@@ -44,12 +46,11 @@ def barrier_free(
         split: seconds of steps that can run on all workers.
         workers: how many there are.
     """
-    large = dict.fromkeys(split, workers)
-    found: dict[str, Schedule] = {
-        "list": list_schedule(block, durations, workers, hand_off=HAND_OFF, transfer=_TRANSFER)
-    }
+    large = dict.fromkeys(split, Split(workers))
+    listed = functools.partial(list_schedule, block, durations, workers, hand_off=HAND_OFF, transfer=TRANSFER)
+    found: dict[str, Schedule] = {"list": listed()}
     if large:
-        found["split"] = list_schedule(block, durations, workers, hand_off=HAND_OFF, transfer=_TRANSFER, parts=large)
+        found |= {"split": listed(parts=large), "intra": lockstep(block, durations, workers, large)}
     table = operator_table(block, operators, durations, split, workers)
     exact = len(operators.graph) <= _MOST_EXACT
     made = (
@@ -83,7 +84,7 @@ def bound(block: Block, durations: Sequence[float], split: Collection[int], work
     return found.critical_path, found.work_by_workers
 
 
-def _queues(operators: Operators, made: Timeline, large: Mapping[int, int], workers: int) -> Queues:
+def _queues(operators: Operators, made: Timeline, large: Collection[int], workers: int) -> Queues:
     queues: list[list[Item]] = [[] for _ in range(workers)]
     for slot in made.slots:
         for step in operators.steps[slot.operator]:

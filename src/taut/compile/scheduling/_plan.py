@@ -9,10 +9,10 @@ from types import MappingProxyType
 
 from taut.codegen import Built
 from taut.compile._measured_schedule import session_of
-from taut.compile._parallel import Schedule, Stages, apply_schedule
+from taut.compile._parallel import Schedule, apply_schedule
 from taut.compile._program import Lowered
 from taut.compile.scheduling._candidates import barrier_free, bound, predicted
-from taut.compile.scheduling._costs import StageCosts, split_stages
+from taut.compile.scheduling._costs import StageCosts
 from taut.compile.scheduling._operators import LIGHT, Operators, operators_of
 from taut.compile.scheduling._search import StageOracle, StagePlan, search_stages
 from taut.runtime import Session
@@ -29,12 +29,14 @@ class Candidate:
         lowered: its program.
         session: runs it.
         predicted: seconds of a call.
+        threads: that a call keeps busy.
     """
 
     name: str
     lowered: Lowered
     session: Session
     predicted: float
+    threads: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +71,8 @@ class Measured:
         made = self.lowered if schedule is None else apply_schedule(self.lowered, schedule)
         if seconds is None:
             seconds = predicted(self.lowered.blocks[0], schedule, self.durations, self.split)
-        return Candidate(name, made, session_of(made, self.built), seconds)
+        threads = 1 if schedule is None else self.costs.workers
+        return Candidate(name, made, session_of(made, self.built), seconds, threads)
 
 
 def measure_steps(lowered: Lowered, workers: int, progress: Callable[[float], None]) -> Measured:
@@ -102,9 +105,5 @@ def candidates_of(measured: Measured, plan: StagePlan, prefix: str = "") -> list
     block, workers = measured.lowered.blocks[0], measured.costs.workers
     assert plan.schedule.costs is not None
     found = [measured.candidate(prefix + STAGES, plan.stages(workers), math.fsum(plan.schedule.costs))]
-    if measured.split:
-        parts = dict.fromkeys(measured.split, workers)
-        intra = Stages(tuple(split_stages(measured.costs.steps, parts)), workers)
-        found.append(measured.candidate(prefix + "intra", intra))
     others = barrier_free(block, measured.operators, measured.durations, measured.split, workers)
     return found + [measured.candidate(prefix + name, schedule) for name, schedule in others.items()]

@@ -35,7 +35,7 @@ Progress: TypeAlias = Callable[[str, float], None]
 """Told what is being done, and the share of it that is done."""
 
 _MERGED = "merged "
-_LONGEST_PAIRS = 10.0
+_LONGEST_PAIRS, _LAST_TURNS = 10.0, 0.5
 _SHARES = {"search": 0.5, "prices": 0.2, "pairs": 0.2}
 
 
@@ -171,7 +171,7 @@ class _Job:
             if self._plan is not None:
                 first = self._candidates[0]
                 error = Interrupted("stopped before a schedule was proven faster: the sequential program is kept")
-                error.result = self._outcome(Choice(first, take_turns(self._candidates, self._inputs), None))
+                error.result = self._outcome(Choice(first, take_turns(self._candidates, self._inputs, _LAST_TURNS), None))
             raise error from interrupt
         return self._outcome(choice)
 

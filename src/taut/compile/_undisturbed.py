@@ -1,0 +1,70 @@
+"""Times of parallel programs on a host that others use too: only calls that had all of their cores count."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from taut.runtime import Session
+
+_BLOCK = 5e-4
+"""Seconds of a timed block: short, so that many find all cores free on a busy host."""
+_WHOLE = 0.95
+"""The share of their cores' time that threads of an undisturbed block get; they spin while they wait."""
+
+
+class TimedSession:
+    """A session and its times.
+
+    Args:
+        session: what to time.
+        inputs: of a call.
+        workers: threads that it keeps busy.
+
+    Attributes:
+        undisturbed: seconds of a call in blocks during which every thread had a core.
+        every: seconds of a call in all blocks.
+    """
+
+    def __init__(self, session: Session, inputs: Sequence[Any], workers: int) -> None:
+        self._session, self._inputs, self._workers = session, inputs, workers
+        self.undisturbed: list[float] = []
+        self.every: list[float] = []
+        session.time(inputs, 2)
+        self._repeats = max(1, int(_BLOCK / min(session.time(inputs, 1) for _ in range(3))))
+
+    def time(self) -> None:
+        """Time a block, after a call that finds the caches as another program left them."""
+        self._session.time(self._inputs, 1)
+        began, own, every = time.perf_counter(), time.thread_time(), time.process_time()
+        seconds = self._session.time(self._inputs, self._repeats)
+        own, every = time.thread_time() - own, time.process_time() - every
+        wall = time.perf_counter() - began
+        self.every.append(seconds)
+        if own >= _WHOLE * wall and every >= _WHOLE * self._workers * wall:
+            self.undisturbed.append(seconds)
+
+    def times(self) -> list[float]:
+        """The undisturbed times, all where there are none."""
+        return self.undisturbed or self.every
+
+
+def time_sessions(sessions: Mapping[str, TimedSession], samples: int, seconds: float) -> None:
+    """Time sessions in turn, in an order drawn anew for each round.
+
+    Args:
+        sessions: by name.
+        samples: undisturbed blocks after which a session has enough.
+        seconds: wall seconds to spend, after at least one round.
+    """
+    draw = random.Random(0)
+    end = time.perf_counter() + seconds
+    order = list(sessions.values())
+    while True:
+        draw.shuffle(order)
+        for session in order:
+            session.time()
+        if time.perf_counter() > end or all(len(session.undisturbed) >= samples for session in order):
+            return
