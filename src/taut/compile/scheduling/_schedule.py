@@ -171,7 +171,9 @@ class _Job:
             if self._plan is not None:
                 first = self._candidates[0]
                 error = Interrupted("stopped before a schedule was proven faster: the sequential program is kept")
-                error.result = self._outcome(Choice(first, take_turns(self._candidates, self._inputs, _LAST_TURNS), None))
+                error.result = self._outcome(
+                    Choice(first, take_turns(self._candidates, self._inputs, _LAST_TURNS), None)
+                )
             raise error from interrupt
         return self._outcome(choice)
 
