@@ -72,8 +72,8 @@ def fastest_schedule(
     block = lowered.blocks[0]
     sequential = session_of(lowered, build(list(lowered.recipes().values())))
     durations = step_seconds(lowered, sequential, inputs)
-    candidates = _candidates(block, durations, workers, exact=exact)
-    programs = {name: apply_schedule(lowered, schedule) for name, schedule in candidates.items()}
+    schedules = candidates(block, durations, workers, exact=exact)
+    programs = {name: apply_schedule(lowered, schedule) for name, schedule in schedules.items()}
     recipes = lowered.recipes()
     for program in programs.values():
         recipes |= program.recipes()
@@ -89,7 +89,7 @@ def fastest_schedule(
     seconds = {name: statistics.median(own.times()) for name, own in timed.items()}
     intervals = {name: interval for name, own in timed.items() if (interval := _interval(own.undisturbed)) is not None}
     name = _surely_fastest(seconds, intervals)
-    return Measured(name, candidates.get(name), found[name], sessions[name], seconds, intervals)
+    return Measured(name, schedules.get(name), found[name], sessions[name], seconds, intervals)
 
 
 def _surely_fastest(seconds: Mapping[str, float], intervals: Mapping[str, Interval]) -> str:
@@ -109,7 +109,15 @@ def _interval(times: Sequence[float]) -> Interval | None:
         return None
 
 
-def _candidates(block: Block, durations: Sequence[float], workers: int, *, exact: bool) -> dict[str, Schedule]:
+def candidates(block: Block, durations: Sequence[float], workers: int, *, exact: bool = False) -> dict[str, Schedule]:
+    """The schedules that `fastest_schedule` measures, by name.
+
+    Args:
+        block: the code.
+        durations: seconds of each step.
+        workers: threads.
+        exact: whether results must stay the same bit for bit.
+    """
     parts: dict[int, Split] = {}
     for step in schedulable(block):
         split = None if exact else _by_rows(block, step, workers)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from taut.runtime import Session
+from taut.runtime import Session, regions_run_alone, worker_seconds
 
 _BLOCK = 5e-4
 """Seconds of a timed block: short, so that many find all cores free on a busy host."""
@@ -38,12 +38,16 @@ class TimedSession:
     def time(self) -> None:
         """Time a block, after a call that finds the caches as another program left them."""
         self._session.time(self._inputs, 1)
-        began, own, every = time.perf_counter(), time.thread_time(), time.process_time()
+        alone = regions_run_alone()
+        began, own, others = time.perf_counter(), time.thread_time(), worker_seconds()
         seconds = self._session.time(self._inputs, self._repeats)
-        own, every = time.thread_time() - own, time.process_time() - every
+        own, others = time.thread_time() - own, worker_seconds() - others
         wall = time.perf_counter() - began
         self.every.append(seconds)
-        if own >= _WHOLE * wall and every >= _WHOLE * self._workers * wall:
+        together = self._workers == 1 or (
+            regions_run_alone() == alone and others >= _WHOLE * (self._workers - 1) * wall
+        )
+        if together and own >= _WHOLE * wall:
             self.undisturbed.append(seconds)
 
     def times(self) -> list[float]:

@@ -142,6 +142,19 @@ class Session:
         return self._native.time(repeats, *inputs)
 
 
+def regions_run_alone() -> int:
+    """How many parallel regions of programs this process has run on the caller's thread alone.
+
+    The workers were with another call then, or rested after they had to share their cores with other processes.
+    """
+    return _vm.refused_leases()
+
+
+def worker_seconds() -> float:
+    """CPU seconds that the workers of this process have used so far, those in which they waited for work included."""
+    return _vm.worker_nanoseconds() * 1e-9
+
+
 class Executable:
     """A verified program, ready to run.
 
