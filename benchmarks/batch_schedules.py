@@ -63,11 +63,12 @@ def measure(name: str, graphs: str, batches: list[int], budget: float) -> dict[s
     seconds: dict[str, dict[str, float]] = {}
     for batch, (measured, _, x) in found.items():
         labels = [step.label for step in measured.lowered.blocks[0].steps]
-        candidates = [measured.candidate(SEQUENTIAL, None)]
-        for other, (source, plan, _) in found.items():
-            if [step.label for step in source.lowered.blocks[0].steps] == labels:
-                candidates.append(measured.candidate(str(other), transferred(plan, measured)))
-        seconds[str(batch)] = take_turns(candidates, (x,), budget)
+        schedules = {
+            str(other): (transferred(plan, measured), None)
+            for other, (source, plan, _) in found.items()
+            if [step.label for step in source.lowered.blocks[0].steps] == labels
+        }
+        seconds[str(batch)] = take_turns([measured.sequential(), *measured.candidates(schedules)], (x,), budget)
     return {
         "case": name,
         "seconds": seconds,

@@ -69,7 +69,7 @@ def test_schedule_prints_writes_and_can_be_inspected(run: Run, tmp_path: Path) -
 
 @pytest.mark.parametrize("given", [["--shape", "3x8x6x6"], ["--data", "mine.py:data", "--batch", "3"]])
 def test_the_batch_comes_from_shapes_or_data(run: Run, tmp_path: Path, given: list[str]) -> None:
-    code, out, err = run("schedule", "mine.py:bare", *given, "--budget", "1", "--no-merge", "--json", "-")
+    code, out, err = run("schedule", "mine.py:bare", *given, "--budget", "1", "--exact", "--json", "-")
     assert code == 0, err
     assert json.loads(out)["workers"] == 2
 

@@ -38,7 +38,9 @@ def schedule(
         int | None, typer.Option(min=1, help="Schedule for batches of that size: the first dimension of each input.")
     ] = None,
     budget: Annotated[float, typer.Option(help="Seconds for searching and measuring, after compilation.")] = 60.0,
-    no_merge: Annotated[bool, typer.Option("--no-merge", help="Leave convolutions of one input apart.")] = False,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Keep results bit for bit: merge nothing, split no image by rows.")
+    ] = False,
     html: Annotated[
         Path | None, typer.Option(help="Write a page with the timelines and tables to this new file.")
     ] = None,
@@ -82,9 +84,7 @@ def schedule(
     try:
         with progress_bar() as progress:
             progress("capturing the model", 0.0)
-            made = schedule_model(
-                loaded.module, inputs, workers=workers, budget=budget, merge=not no_merge, progress=progress
-            )
+            made = schedule_model(loaded.module, inputs, workers=workers, budget=budget, exact=exact, progress=progress)
     except Interrupted as error:
         from taut.compile import ScheduledModel
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
@@ -10,15 +9,11 @@ from numpy.typing import NDArray
 
 from taut.compile._block import Block
 from taut.compile._dependences import dependences
-from taut.compile._parallel import Item, Part, Queues, Schedule, Split, Stages, list_schedule, lockstep
-from taut.compile.interop import Timeline, exact_schedule, lower_bound
-from taut.compile.interop import list_schedule as moldable_schedule
+from taut.compile._fastest_schedule import candidates
+from taut.compile._parallel import Item, Part, Queues, Schedule, Stages
+from taut.compile.interop import Timeline, exact_schedule, list_schedule, lower_bound
 from taut.compile.scheduling._operators import Operators, operators_of
 
-HAND_OFF = 2e-7
-"""Seconds from the end of a step on one worker to the start of another's."""
-TRANSFER = 1 / 1e10
-"""Seconds to read a byte from the cache of another core."""
 _MOST_EXACT = 40
 _NODES = 200_000
 
@@ -35,7 +30,13 @@ def step_table(
 
 
 def barrier_free(
-    block: Block, operators: Operators, durations: Sequence[float], split: Mapping[int, float], workers: int
+    block: Block,
+    operators: Operators,
+    durations: Sequence[float],
+    split: Mapping[int, float],
+    workers: int,
+    *,
+    exact: bool = False,
 ) -> dict[str, Schedule]:
     """Schedules in which a step starts when those that it depends on are done, by name.
 
@@ -45,21 +46,15 @@ def barrier_free(
         durations: seconds of each step on one worker.
         split: seconds of steps that can run on all workers.
         workers: how many there are.
+        exact: whether results must stay the same bit for bit.
     """
-    large = dict.fromkeys(split, Split(workers))
-    listed = functools.partial(list_schedule, block, durations, workers, hand_off=HAND_OFF, transfer=TRANSFER)
-    found: dict[str, Schedule] = {"list": listed()}
-    if large:
-        found |= {"split": listed(parts=large), "intra": lockstep(block, durations, workers, large)}
     table = operator_table(block, operators, durations, split, workers)
-    exact = len(operators.graph) <= _MOST_EXACT
-    made = (
-        exact_schedule(operators.graph, table, node_limit=_NODES)
-        if exact
-        else moldable_schedule(operators.graph, table)
-    )
-    found["exact" if exact and made.optimal else "moldable"] = _queues(operators, made, large, workers)
-    return found
+    if len(operators.graph) <= _MOST_EXACT:
+        made = exact_schedule(operators.graph, table, node_limit=_NODES)
+    else:
+        made = list_schedule(operators.graph, table)
+    shortest = "shortest" if made.optimal else "moldable"
+    return candidates(block, durations, workers, exact=exact) | {shortest: _queues(operators, made, split, workers)}
 
 
 def operator_table(

@@ -36,8 +36,8 @@ class CandidateTime:
     """A program that was measured.
 
     Attributes:
-        name: "sequential", "stages", "list", "split", "exact" or "intra", with "merged " before it where convolutions
-            were merged.
+        name: "sequential", "stages", "list", "split", "intra", "shortest" or "moldable", with "merged " before it
+            where convolutions were merged.
         predicted_seconds: of a call.
         measured_seconds: of a call, the least of several means taken in turns with the other candidates.
     """
