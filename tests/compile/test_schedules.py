@@ -19,7 +19,6 @@ from taut.compile._block import KernelStep, Step
 from taut.compile._dependences import accesses, dependences, disjoint
 from taut.compile._fastest_schedule import _surely_fastest, fastest_schedule
 from taut.compile._generate import generate, library_of
-from taut.compile._measured_schedule import StageCosts
 from taut.compile._memory import MemoryPlan
 from taut.compile._parallel import (
     Item,
@@ -37,6 +36,7 @@ from taut.compile._parallel import (
 from taut.compile._program import Lowered
 from taut.compile._split import can_split, split_step
 from taut.compile._views import Buffer, View
+from taut.compile.scheduling._costs import StageCosts
 from taut.errors import ArgumentError, GraphError
 from taut.runtime import Opcode, Session, load
 from taut.stats import Interval
