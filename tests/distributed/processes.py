@@ -19,7 +19,7 @@ TIME_OUT = 60.0
 def run_processes(
     ranks: int, work: Callable[..., Any], folder: Path, *arguments: Any, time_out: float = TIME_OUT
 ) -> list[Any]:
-    """Call `work(rank, *arguments)` in `ranks` processes of a Gloo group; returns what each returned, None if killed."""
+    """Call `work(rank, *arguments)` in processes of a Gloo group; returns what each returned, None if killed."""
     context = mp.get_context("spawn")
     processes = [
         context.Process(target=_run, args=(rank, ranks, work, folder, time_out, arguments)) for rank in range(ranks)

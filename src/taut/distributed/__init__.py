@@ -3,7 +3,20 @@
 from taut.distributed._attach import attach
 from taut.distributed._communicator import Communicator
 from taut.distributed._compressor import Compressor, Gradient, Memory
-from taut.distributed._compressors import BFloat16, Float16, NoCompression, TopK
+from taut.distributed._compressors import (
+    AlternatingPowerSGD,
+    BFloat16,
+    DeepGradientCompression,
+    Float16,
+    HardThreshold,
+    NoCompression,
+    PowerSGD,
+    QuantisedSGD,
+    RandomK,
+    SignMajority,
+    SparseAllReduce,
+    TopK,
+)
 from taut.distributed._controller import Controller
 from taut.distributed._exchange import Statistics
 from taut.distributed._handle import Handle
@@ -16,22 +29,30 @@ from taut.distributed._traffic import Collective, Message, Traffic
 from taut.distributed._wire import Coding, gather_sparse, gather_uneven
 
 __all__ = [
+    "AlternatingPowerSGD",
     "BFloat16",
     "Coding",
     "Collective",
     "Communicator",
     "Compressor",
     "Controller",
+    "DeepGradientCompression",
     "Float16",
     "Gradient",
     "Handle",
+    "HardThreshold",
     "LinkLab",
     "LocalCommunicator",
     "LocalRanks",
     "Memory",
     "Message",
     "NoCompression",
+    "PowerSGD",
     "ProcessGroupCommunicator",
+    "QuantisedSGD",
+    "RandomK",
+    "SignMajority",
+    "SparseAllReduce",
     "Statistics",
     "TopK",
     "Traffic",

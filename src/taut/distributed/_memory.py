@@ -17,10 +17,15 @@ OF_EACH_RANK = frozenset({RESIDUAL, VELOCITY})
 """The quantities that differ between ranks; all others are equal on them."""
 
 
+def working_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What gradients of a dtype are added up in."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
 def residual_of(gradient: Gradient, memory: Memory, quantity: str = RESIDUAL) -> torch.Tensor:
     """The residual of a parameter, (elements,), float32 or float64; zeros at first and after a change of shape."""
     kept = memory.setdefault(gradient.name, {})
-    dtype = torch.float64 if gradient.tensor.dtype == torch.float64 else torch.float32
+    dtype = working_dtype(gradient.tensor.dtype)
     found = kept.get(quantity)
     if found is None or found.shape != gradient.tensor.shape or found.dtype != dtype:
         found = torch.zeros(gradient.tensor.shape, dtype=dtype, device=gradient.tensor.device)

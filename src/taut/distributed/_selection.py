@@ -45,3 +45,25 @@ def _take(residual: torch.Tensor, indices: torch.Tensor) -> tuple[torch.Tensor, 
     values = residual[indices]
     residual[indices] = 0
     return indices.to(torch.int32), values
+
+
+def pack_signs(values: torch.Tensor) -> torch.Tensor:
+    """The signs of (elements,) values: (ceil(elements / 8),) uint8, the first value lowest, 1 for negative ones."""
+    negative = torch.nn.functional.pad(values < 0, (0, -values.numel() % 8)).view(-1, 8)
+    weights = 1 << torch.arange(8, device=values.device)
+    return (negative * weights).sum(dim=1).to(torch.uint8)
+
+
+def majority(packed: torch.Tensor, elements: int) -> torch.Tensor:
+    """The sign that most ranks have, 0 if there is no majority.
+
+    Args:
+        packed: (ranks, ceil(elements / 8)) of `pack_signs`.
+        elements: how many.
+
+    Returns:
+        (elements,) float32 of -1, 0 and 1.
+    """
+    places = torch.arange(8, dtype=torch.uint8, device=packed.device)
+    negative = ((packed[:, :, None] >> places) & 1).flatten(1)[:, :elements].sum(dim=0)
+    return (packed.shape[0] - 2 * negative).sign().to(torch.float32)
