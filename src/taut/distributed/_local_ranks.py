@@ -150,9 +150,7 @@ def _serve(rank: int, ranks: int, place: Place, store: str, threads: int, connec
 
         torch.set_num_threads(threads)
         limit = datetime.timedelta(seconds=_COLLECTIVE_SECONDS)
-        dist.init_process_group(
-            "gloo", store=dist.FileStore(store, ranks), rank=rank, world_size=ranks, timeout=limit
-        )
+        dist.init_process_group("gloo", store=dist.FileStore(store, ranks), rank=rank, world_size=ranks, timeout=limit)
         dist.barrier()
     except Exception:
         connection.send((False, _last_lines()))

@@ -110,9 +110,7 @@ def _aligned(size: int) -> int:
     return (size + 3) // 4 * 4
 
 
-def _gather_counts(
-    counts: Sequence[int], device: torch.device, group: dist.ProcessGroup | None
-) -> list[list[int]]:
+def _gather_counts(counts: Sequence[int], device: torch.device, group: dist.ProcessGroup | None) -> list[list[int]]:
     ranks = dist.get_world_size(group)
     if ranks == 1:
         return [list(counts)]
@@ -145,7 +143,9 @@ def _check(indices: torch.Tensor, values: torch.Tensor, coding: str) -> None:
         raise ArgumentError("indices", f"{indices.dtype} {tuple(indices.shape)}", expected="(kept,) int32")
     if values.dtype not in _VALUE_TYPES or values.shape != indices.shape:
         raise ArgumentError(
-            "values", f"{values.dtype} {tuple(values.shape)}", expected=f"({indices.numel()},) float32, bfloat16 or float16"
+            "values",
+            f"{values.dtype} {tuple(values.shape)}",
+            expected=f"({indices.numel()},) float32, bfloat16 or float16",
         )
 
 
