@@ -99,5 +99,3 @@ def _plan(
         sizes = tuple((message.collective, message.size) for message in messages)
         plan.append((bucket.ready, len(bucket.shapes), bucket.elements, sizes))
     return tuple(plan)
-
-

@@ -113,7 +113,12 @@ def even_workload(name: str, shapes: Sequence[Sequence[int]], backward: float, o
 
 
 def measure_workload(
-    name: str, module: torch.nn.Module, inputs: tuple[Any, ...], *, loss: Callable[[Any], Any] | None = None, repeats: int = 5
+    name: str,
+    module: torch.nn.Module,
+    inputs: tuple[Any, ...],
+    *,
+    loss: Callable[[Any], Any] | None = None,
+    repeats: int = 5,
 ) -> Workload:
     """Time the forward and backward pass of a module, and when each gradient is ready; medians.
 

@@ -136,7 +136,9 @@ class LinkModel:
                 raise ArgumentError(name, one, expected="the lists coefficients and scatter") from error
             fitting = rows.ndim == 2 and rows.shape[1] == _COEFFICIENTS and factors.shape == rows.shape[:1]
             if not fitting or not len(rows) or not np.isfinite(rows).all() or not np.isfinite(factors).all():
-                raise ArgumentError(name, str(rows.shape), expected="finite rows of four coefficients and a factor each")
+                raise ArgumentError(
+                    name, str(rows.shape), expected="finite rows of four coefficients and a factor each"
+                )
             if (rows < 0).any() or (factors <= 0).any():
                 raise ArgumentError(name, float(rows.min()), expected="coefficients of at least 0, factors above 0")
             coefficients[name], scatter[name] = rows, factors
@@ -203,5 +205,3 @@ def _row(collective: str, size: float, ranks: int, bandwidth: float | None, crow
     sent = size * share
     # The processor is shared by the ranks of a core, the fixed part and the rounds as well.
     return np.array([crowding, crowding * rounds, crowding * sent, 0.0 if bandwidth is None else sent / bandwidth])
-
-
