@@ -219,14 +219,14 @@ def errors(rank: int) -> dict[str, tuple[str, str] | None]:
     complex_ones = torch.nn.Linear(2, 2, dtype=torch.complex64)
     broken = wrap(network())
     attach(broken, Broken())
-    rank_one_only = model if rank == 1 else wrap(network())
+    fresh = wrap(network())
     return {
         "twice": error_of(lambda: attach(model, TopK(0.1))),
         "hooked": error_of(lambda: attach(hooked, TopK(0.1))),
         "unwrapped": error_of(lambda: attach(network(), TopK(0.1))),
         "different": error_of(lambda: attach(different, TopK(0.1 + 0.1 * rank))),
         "different kinds": error_of(lambda: attach(different, TopK(0.1) if rank else Float16())),
-        "one refuses": error_of(lambda: attach(rank_one_only, TopK(0.1))),
+        "one refuses": error_of(lambda: attach(model if rank == 1 else fresh, TopK(0.1))),
         "no levels": error_of(lambda: attach(different, [])),
         "no controller": error_of(lambda: attach(different, [TopK(0.5), TopK(0.1)])),
         "no compressor": error_of(lambda: attach(different, "top_k")),  # pyright: ignore[reportArgumentType]
