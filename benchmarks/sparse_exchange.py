@@ -1,6 +1,6 @@
 """The exchange of sparse gradients against Gloo's own, over links of a lab: 1 % of the entries on each rank.
 
-Ours is `Wire.gather_sparse`: "plain" (int32 indices, float32 values), "compact" (coded indices, bfloat16 values, rounding
+Ours is `gather_sparse`: "plain" (int32 indices, float32 values), "compact" (coded indices, bfloat16 values, rounding
 included; 2.6 times fewer bytes) and "compact, fp32" (coded indices, float32 values). The peers:
 
 - sparse all-reduce: `dist.all_reduce` of a COO tensor, 12 bytes an entry; what it returns is the sum.
@@ -29,7 +29,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from taut.distributed import LinkLab, LocalRanks, Wire, missing_for_lab
+from taut.distributed import LinkLab, LocalRanks, gather_sparse, missing_for_lab
 from taut.stats import fingerprint, quantile_interval, quietness
 
 RATIO = 0.01
@@ -96,20 +96,19 @@ def measure_arms(elements: int, repeats: int) -> dict[str, list[tuple[float, flo
 def make_arms(elements: int) -> dict[str, tuple[Callable[..., Any], Callable[[Any, torch.Tensor], object]]]:
     """Each arm: the exchange of int64 indices, int32 indices and values, and what makes its result dense."""
     ranks = dist.get_world_size()
-    wire = Wire()
 
     def add_all(entries: list[tuple[torch.Tensor, torch.Tensor]], dense: torch.Tensor) -> None:
         for indices, values in entries:
             dense.index_add_(0, indices, values.float())
 
     def plain(_: torch.Tensor, indices: torch.Tensor, values: torch.Tensor) -> Any:
-        return wire.gather_sparse(indices, values)
+        return gather_sparse(indices, values)
 
     def compact(_: torch.Tensor, indices: torch.Tensor, values: torch.Tensor) -> Any:
-        return wire.gather_sparse(indices, values.bfloat16(), coding="compact")
+        return gather_sparse(indices, values.bfloat16(), coding="compact")
 
     def compact_fp32(_: torch.Tensor, indices: torch.Tensor, values: torch.Tensor) -> Any:
-        return wire.gather_sparse(indices, values, coding="compact")
+        return gather_sparse(indices, values, coding="compact")
 
     def sparse(indices: torch.Tensor, _: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         entries = torch.sparse_coo_tensor(indices[None], values, (elements,), check_invariants=False, is_coalesced=True)

@@ -45,7 +45,7 @@ from taut.distributed._thresholds import (
     ThresholdEstimator,
 )
 from taut.distributed._traffic import Collective, Message, Traffic
-from taut.distributed._wire import Coding, Wire
+from taut.distributed._wire import Coding, gather_sparse, gather_uneven
 
 __all__ = [
     "Accordion",
@@ -90,9 +90,10 @@ __all__ = [
     "TopK",
     "Traffic",
     "WarmUp",
-    "Wire",
     "attach",
     "average_states",
+    "gather_sparse",
+    "gather_uneven",
     "missing_for_lab",
     "run_ranks",
 ]

@@ -17,12 +17,13 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from taut.cost import thread_count
 from taut.distributed._candidates import CANDIDATES
 from taut.distributed._compressor import Compressor, Gradient, Memory
 from taut.distributed._local_ranks import LocalRanks
 from taut.distributed._profile import Profile
 from taut.distributed._step_time import EncodeCost
-from taut.distributed._wire import Wire
+from taut.distributed._wire import gather_uneven
 from taut.errors import ArgumentError, MeasurementError
 from taut.hardware import CollectiveTiming, LinkModel, fit_links, fit_times, measured_bandwidth
 from taut.stats import available_cores, fingerprint
@@ -252,7 +253,7 @@ def _all_to_all(tensor: torch.Tensor) -> None:
 
 _COLLECTIVES: dict[str, Callable[[torch.Tensor], object]] = {
     "all_reduce": dist.all_reduce,
-    "all_gather": lambda tensor: Wire().gather_uneven(tensor),
+    "all_gather": gather_uneven,
     "all_to_all": _all_to_all,
 }
 

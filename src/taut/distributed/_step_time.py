@@ -12,7 +12,6 @@ from functools import lru_cache
 
 import numpy as np
 
-
 from taut.distributed._compressor import Compressor
 from taut.distributed._workload import BUCKET_BYTES, Workload
 from taut.hardware import LinkModel

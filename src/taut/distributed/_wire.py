@@ -7,12 +7,13 @@ way. Here every rank sends its bytes straight to each of the others.
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, TypeAlias
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
-
 
 from taut.errors import ArgumentError, CommunicationError
 from taut.kernels import decode_indices, encode_indices
@@ -39,95 +40,139 @@ _BLOCK, _BLOCK_HEADER = 512, 4.0  # indices a block of their code; its header an
 _VALUE_TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-class _Row(NamedTuple):
-    """What a rank has sent: entries, how they are written, and the bytes."""
+def gather_uneven(tensor: torch.Tensor, group: dist.ProcessGroup | None = None) -> list[torch.Tensor]:
+    """The one-dimensional tensors of all ranks, of any lengths and one dtype.
 
-    count: int
+    Args:
+        tensor: (length,), contiguous.
+        group: the ranks; the default group if None. Nobody else uses it meanwhile.
+
+    Returns:
+        The tensors by rank; this rank's own is `tensor` itself.
+
+    Raises:
+        ArgumentError: the tensor is not one-dimensional, or not of real numbers.
+        CommunicationError: ranks disagree on the dtype.
+    """
+    if tensor.dtype not in _DTYPES or tensor.ndim != 1:
+        raise ArgumentError("tensor", f"{tensor.dtype} {tuple(tensor.shape)}", expected="(length,) real numbers")
+    rows = _peers(group).exchange(tensor.view(torch.uint8), tensor.numel(), _DTYPES.index(tensor.dtype))
+    _check_forms(rows, lambda form: str(_DTYPES[form]).removeprefix("torch."))
+    gathered = [row.content.view(tensor.dtype) for row in rows]
+    gathered[dist.get_rank(group)] = tensor
+    return gathered
+
+
+def gather_sparse(
+    indices: torch.Tensor,
+    values: torch.Tensor,
+    group: dist.ProcessGroup | None = None,
+    *,
+    coding: Coding = "plain",
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The sparse entries of all ranks; indices and values travel in one message.
+
+    Args:
+        indices: (kept,) int32, ascending, no two equal.
+        values: (kept,) float32, bfloat16 or float16, as they are to travel.
+        group: the ranks; the default group if None. Nobody else uses it meanwhile.
+        coding: of the indices; the same on every rank.
+
+    Returns:
+        Indices, int32, and values by rank.
+
+    Raises:
+        ArgumentError: the tensors do not fit together, or the coding is unknown.
+        CommunicationError: ranks disagree on the coding or the dtype of values.
+        KernelError: coded indices that have arrived cannot be decoded.
+    """
+    return gather_packed(pack_entries(indices, values, coding), indices.numel(), values.dtype, group, coding=coding)
+
+
+def pack_entries(indices: torch.Tensor, values: torch.Tensor, coding: Coding = "plain") -> torch.Tensor:
+    """The message of a rank in `gather_sparse`, (bytes,) uint8.
+
+    Raises:
+        ArgumentError: the tensors do not fit together, or the coding is unknown.
+    """
+    _check(indices, values, coding)
+    size = values.numel() * values.element_size()
+    coded = indices if coding == "plain" else encode_indices(indices, _MOST_ELEMENTS)
+    # Values first, since coded indices may be of any length, and filled up, since int32 indices have to be aligned.
+    filling = values.new_zeros((_aligned(size) - size) // values.element_size())
+    return torch.cat([values.view(torch.uint8), filling.view(torch.uint8), coded.view(torch.uint8)])
+
+
+def gather_packed(
+    packed: torch.Tensor, kept: int, dtype: torch.dtype, group: dist.ProcessGroup | None, *, coding: Coding
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The sparse entries of all ranks, as `gather_sparse`, where this rank's are packed already."""
+    form = _CODINGS.index(coding) * len(_VALUE_TYPES) + _VALUE_TYPES.index(dtype)
+    rows = _peers(group).exchange(packed, kept, form)
+    _check_forms(rows, _describe)
+    entries = []
+    for row in rows:
+        split = row.entries * dtype.itemsize
+        theirs = row.content[_aligned(split) :]
+        found = theirs.view(torch.int32) if coding == "plain" else decode_indices(theirs, _MOST_ELEMENTS)
+        if found.numel() != row.entries:
+            raise CommunicationError(f"{found.numel()} indices have arrived with {row.entries} values")
+        entries.append((found, row.content[:split].view(dtype)))
+    return entries
+
+
+def sparse_bytes(kept: float, elements: float, value_bytes: int, coding: Coding = "plain") -> float:
+    """Bytes of the message of a rank in `gather_sparse`, the expected amount for places chosen at random.
+
+    Args:
+        kept: entries that are sent.
+        elements: that they are chosen from.
+        value_bytes: of one value as it travels.
+        coding: of the indices.
+    """
+    index_bits = 32.0 if coding == "plain" else coded_bits(kept / elements if elements else 1.0)
+    return kept * (value_bytes + index_bits / 8)
+
+
+def coded_bits(share: float) -> float:
+    """Bits of an index in the compact coding, where a share of all places was chosen at random: a Rice code of gaps."""
+    share = min(max(share, 1e-9), 1 - 1e-9)
+    best = min(bits + 1 / -math.expm1(2**bits * math.log1p(-share)) for bits in range(31))
+    return best + 8 * _BLOCK_HEADER / _BLOCK
+
+
+class _Row(NamedTuple):
+    """What a rank has sent: the number of entries, how they are written, and the bytes."""
+
+    entries: int
     form: int
     content: torch.Tensor
 
 
-class Wire:
-    """Exchanges uneven messages between the ranks of a group that nobody else uses meanwhile.
+class _Peers:
+    """The other ranks of a group.
 
-    Every rank calls its methods in the same order. Over Gloo a message takes one round: a receiver knows from earlier
-    messages how much room to offer, and the message says how long it is; only one that has outgrown that room is
-    announced first. Other backends want to know the lengths, and get them in a round of their own.
-
-    Args:
-        group: the ranks; the default group if None.
+    Over Gloo a message takes one round: a receiver knows from earlier messages how much room to offer, and the message
+    says how long it is; only one that has outgrown that room is announced first. Other backends want to know the
+    lengths, and get them in a round of their own.
     """
 
-    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
-        self._group = group
+    def __init__(self, group: dist.ProcessGroup) -> None:
+        # The dictionary of all groups must not keep this one alive.
+        self._shared = weakref.ref(group)
         self._rank, self._ranks = dist.get_rank(group), dist.get_world_size(group)
         self._room = [_LEAST_ROOM] * self._ranks if dist.get_backend(group) == "gloo" else None
 
-    def gather_uneven(self, tensor: torch.Tensor) -> list[torch.Tensor]:
-        """The one-dimensional tensors of all ranks, of any lengths and one dtype.
+    @property
+    def _group(self) -> dist.ProcessGroup | None:
+        return self._shared()
 
-        Args:
-            tensor: (length,), contiguous.
-
-        Returns:
-            The tensors by rank; this rank's own is `tensor` itself.
-
-        Raises:
-            CommunicationError: ranks disagree on the dtype.
-        """
-        form = _DTYPES.index(tensor.dtype) if tensor.dtype in _DTYPES else -1
-        if form < 0 or tensor.ndim != 1:
-            raise ArgumentError("tensor", f"{tensor.dtype} {tuple(tensor.shape)}", expected="(length,) of real numbers")
-        rows = self._exchange([tensor.view(torch.uint8)], (tensor.numel(), form))
-        _check_forms(rows, lambda one: f"{_DTYPES[one]}")
-        gathered = [row.content.view(tensor.dtype) for row in rows]
-        gathered[self._rank] = tensor
-        return gathered
-
-    def gather_sparse(
-        self, indices: torch.Tensor, values: torch.Tensor, *, coding: Coding = "plain"
-    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """The sparse entries of all ranks; indices and values travel in one message.
-
-        Args:
-            indices: (kept,) int32, ascending, no two equal.
-            values: (kept,) float32, bfloat16 or float16, as they are to travel.
-            coding: of the indices; the same on every rank.
-
-        Returns:
-            Indices, int32, and values by rank.
-
-        Raises:
-            ArgumentError: the tensors do not fit together, or the coding is unknown.
-            CommunicationError: ranks disagree on the coding or the dtype of values.
-            KernelError: coded indices that have arrived cannot be decoded.
-        """
-        _check(indices, values, coding)
-        kept, width = indices.numel(), values.element_size()
-        coded = indices if coding == "plain" else encode_indices(indices, _MOST_ELEMENTS)
-        # Values first, since coded indices may be of any length, and filled up, since int32 indices have to be aligned.
-        filling = values.new_zeros(_aligned(kept * width) // width - kept)
-        form = _CODINGS.index(coding) * len(_VALUE_TYPES) + _VALUE_TYPES.index(values.dtype)
-        rows = self._exchange([part.view(torch.uint8) for part in (values, filling, coded)], (kept, form))
-        _check_forms(rows, _describe)
-        entries = []
-        for row in rows:
-            split = row.count * width
-            theirs = row.content[_aligned(split) :]
-            found = theirs.view(torch.int32) if coding == "plain" else decode_indices(theirs, _MOST_ELEMENTS)
-            if found.numel() != row.count:
-                raise CommunicationError(f"{found.numel()} indices have arrived with {row.count} values")
-            entries.append((found, row.content[:split].view(values.dtype)))
-        entries[self._rank] = (indices, values)
-        return entries
-
-    def _exchange(self, parts: Sequence[torch.Tensor], label: tuple[int, int]) -> list[_Row]:
-        """Give bytes and a label of two numbers to every rank; returns those of all ranks."""
-        length = sum(part.numel() for part in parts)
-        header = torch.tensor([length, *label], dtype=torch.int64).view(torch.uint8).to(parts[0].device)
-        message = torch.cat([header, *parts])
+    def exchange(self, content: torch.Tensor, count: int, form: int) -> list[_Row]:
+        """Give bytes, their number of entries and their form to every rank; returns those of all ranks."""
         if self._ranks == 1:
-            return [_Row(*label, message[_HEADER:])]
+            return [_Row(count, form, content)]
+        header = torch.tensor([content.numel(), count, form], dtype=torch.int64).view(torch.uint8).to(content.device)
+        message = torch.cat([header, content])
         if self._room is None:
             lengths = message.new_empty(self._ranks * _HEADER)
             dist.all_gather_single(lengths, header, group=self._group)
@@ -162,24 +207,17 @@ class Wire:
         return received
 
 
-def sparse_bytes(kept: float, elements: float, value_bytes: int, coding: Coding = "plain") -> float:
-    """Bytes of the message of a rank in `Wire.gather_sparse`, the expected amount for places chosen at random.
-
-    Args:
-        kept: entries that are sent.
-        elements: that they are chosen from.
-        value_bytes: of one value as it travels.
-        coding: of the indices.
-    """
-    index_bits = 32.0 if coding == "plain" else coded_bits(kept / elements if elements else 1.0)
-    return kept * (value_bytes + index_bits / 8)
+_PEERS: WeakKeyDictionary[dist.ProcessGroup, _Peers] = WeakKeyDictionary()
 
 
-def coded_bits(share: float) -> float:
-    """Bits of an index in the compact coding, where a share of all places was chosen at random: a Rice code of gaps."""
-    share = min(max(share, 1e-9), 1 - 1e-9)
-    best = min(bits + 1 / -math.expm1(2**bits * math.log1p(-share)) for bits in range(31))
-    return best + 8 * _BLOCK_HEADER / _BLOCK
+def _peers(group: dist.ProcessGroup | None) -> _Peers:
+    shared = group or dist.group.WORLD
+    if shared is None:
+        raise CommunicationError("no ranks", fix="torch.distributed.init_process_group()")
+    found = _PEERS.get(shared)
+    if found is None:
+        found = _PEERS[shared] = _Peers(shared)
+    return found
 
 
 def _aligned(size: int) -> int:

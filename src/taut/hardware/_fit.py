@@ -62,7 +62,6 @@ def _solve(rows: np.ndarray, seconds: np.ndarray) -> np.ndarray:
     found = least_squares(
         lambda x: slopes @ x - 1,
         np.full(slopes.shape[1], 1 / slopes.shape[1]),
-        jac=lambda _: slopes,
         bounds=(0, np.inf),
         loss="soft_l1",
         f_scale=0.05,

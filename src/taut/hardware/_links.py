@@ -70,7 +70,9 @@ class CollectiveTiming:
 
 @dataclass(frozen=True)
 class LinkModel:
-    """Fitted costs of collectives. A collective of `n` bytes takes
+    """Fitted costs of collectives.
+
+    A collective of `n` bytes takes
 
         fixed + latency * rounds + (software * crowding + per_link / bandwidth) * n * share,
 
