@@ -21,15 +21,18 @@ class Fit(NamedTuple):
     scatter: np.ndarray
 
 
-def fit_times(rows: np.ndarray, seconds: np.ndarray, *, draws: int = DRAWS, seed: int = 0) -> Fit:
+def fit_times(
+    rows: np.ndarray, seconds: np.ndarray, *, judged: np.ndarray | None = None, draws: int = DRAWS, seed: int = 0
+) -> Fit:
     """Fit `seconds` by `rows @ coefficients` in relative error, with coefficients of at least 0.
 
     Equal rows are repetitions of one set-up. Each draw resamples the repetitions of every set-up and fits their medians
-    anew; factors are drawn from what the medians are off by.
+    anew; factors are drawn from what the medians of the judged set-ups are off by.
 
     Args:
         rows: (timings, features), at least 0; a feature that is 0 everywhere gets the coefficient 0.
         seconds: (timings,).
+        judged: (timings,), whether a timing is like those that will be predicted; by default all are.
         draws: bootstrap fits.
         seed: of the resampling.
 
@@ -48,6 +51,8 @@ def fit_times(rows: np.ndarray, seconds: np.ndarray, *, draws: int = DRAWS, seed
         drawn = [np.median(generator.choice(one, len(one))) for one in repetitions]
         fits.append(_solve(setups, np.array(drawn)))
     errors = medians / np.maximum(setups @ estimate, 1e-12)
+    if judged is not None:
+        errors = errors[[bool(judged[place == index].any()) for index in range(len(setups))]]
     return Fit(np.array(fits), np.concatenate([[1.0], generator.choice(errors, draws)]))
 
 

@@ -17,6 +17,7 @@ from taut.errors import ArgumentError, MeasurementError
 from taut.hardware._fit import DRAWS, fit_times
 
 _COEFFICIENTS = 4
+_LEAST_JUDGED = 2**16
 _GOODPUT = 1448 / 1514  # of TCP over Ethernet: what is left of a full packet without its headers
 
 
@@ -173,7 +174,14 @@ def fit_links(timings: Sequence[CollectiveTiming], *, draws: int = DRAWS, seed: 
         if len({timing.size for timing in own}) < 2:
             raise MeasurementError(f"{collective}: timings of one size only", expected="two sizes or more")
         rows = np.array([_row(collective, one.size, one.ranks, one.bandwidth, one.crowding) for one in own])
-        fit = fit_times(rows, np.array([timing.seconds for timing in own]), draws=draws, seed=seed)
+        # Gradients travel in large messages, over links where there are any.
+        linked = any(one.bandwidth is not None for one in own)
+        largest = max(one.size for one in own)
+        judged = [
+            one.size >= min(_LEAST_JUDGED, largest) and (one.bandwidth is not None) >= linked for one in own
+        ]
+        seconds = np.array([timing.seconds for timing in own])
+        fit = fit_times(rows, seconds, judged=np.array(judged), draws=draws, seed=seed)
         found = fit.coefficients
         if not rows[:, 3].any():
             found[:, 3] = 1 / _GOODPUT  # no link was measured: what the headers of full packets take
