@@ -19,7 +19,7 @@ from taut.stats import Interval
 Verdict: TypeAlias = Literal["helps", "no evidence", "hurts"]
 
 _CONFIDENCE = 0.95
-_BANDWIDTHS = np.geomspace(1e6 / 8, 1e12 / 8, 61)  # 1 Mbit/s to 1 Tbit/s
+BANDWIDTHS = np.geomspace(1e6 / 8, 1e12 / 8, 61)  # 1 Mbit/s to 1 Tbit/s
 
 
 @dataclass(frozen=True)
@@ -168,9 +168,7 @@ def sweep(
 ) -> dict[str, list[Interval]]:
     """Step times over bandwidths, for each compressor by name."""
     clusters = [replace(cluster, bandwidth=bandwidth) for bandwidth in bandwidths]
-    return {
-        name: [interval(predict(workload, name, one, profile, bucket_bytes)) for one in clusters] for name in names
-    }
+    return {name: [interval(predict(workload, name, one, profile, bucket_bytes)) for one in clusters] for name in names}
 
 
 def verdict(speedup: Interval) -> Verdict:
@@ -196,7 +194,7 @@ def _crossovers(
         name: np.array(
             [
                 predict(workload, name, replace(cluster, bandwidth=float(one)), profile, bucket_bytes)[0]
-                for one in _BANDWIDTHS
+                for one in BANDWIDTHS
             ]
         )
         for name in names
@@ -215,7 +213,7 @@ def _crossovers(
         else:
             last = better[-1]
             share = gain[last] / (gain[last] - gain[last + 1])
-            found[name] = float(_BANDWIDTHS[last] ** (1 - share) * _BANDWIDTHS[last + 1] ** share)
+            found[name] = float(BANDWIDTHS[last] ** (1 - share) * BANDWIDTHS[last + 1] ** share)
     return found
 
 

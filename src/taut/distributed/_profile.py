@@ -44,6 +44,19 @@ class Profile:
     cores: float
     host: Mapping[str, Any] = field(default_factory=dict)
 
+    def lines(self) -> list[str]:
+        """What a person wants to know of it."""
+        said = [f"ranks: {self.ranks}; communication slows computing down {self.slowdown:.2f}x"]
+        for name, rows in self.links.coefficients.items():
+            fixed, latency, software, per_link = rows[0]
+            said.append(
+                f"{name}: {fixed * 1e6:.0f} us + {latency * 1e6:.0f} us a round, {software * 1e9:.3g} ns of software "
+                f"and {per_link:.2f} bytes on the link for each byte sent"
+            )
+        if self.bandwidth is not None:
+            said.append(f"link: {8 * self.bandwidth / 1e9:.3g} Gbit/s")
+        return said
+
     def write(self, path: Path) -> None:
         """Write it, whole or not at all.
 

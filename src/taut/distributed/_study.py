@@ -86,14 +86,10 @@ def _set_ups(recipe: Mapping[str, Any]) -> Iterator[SetUp]:
                     for compressor, cost in methods:
                         seconds = _seconds(workload, compressor, cost, cluster, links)
                         bandwidth = gigabits * 1e9 / 8
-                        yield SetUp(
-                            model["name"], batch, workers, bandwidth, repr(compressor), seconds, baseline
-                        )
+                        yield SetUp(model["name"], batch, workers, bandwidth, repr(compressor), seconds, baseline)
 
 
-def _seconds(
-    workload: Workload, compressor: Compressor, cost: EncodeCost, cluster: Cluster, links: LinkModel
-) -> float:
+def _seconds(workload: Workload, compressor: Compressor, cost: EncodeCost, cluster: Cluster, links: LinkModel) -> float:
     return float(step_seconds(workload, compressor, cost, cluster, links)[0])
 
 

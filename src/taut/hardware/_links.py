@@ -177,9 +177,7 @@ def fit_links(timings: Sequence[CollectiveTiming], *, draws: int = DRAWS, seed: 
         # Gradients travel in large messages, over links where there are any.
         linked = any(one.bandwidth is not None for one in own)
         largest = max(one.size for one in own)
-        judged = [
-            one.size >= min(_LEAST_JUDGED, largest) and (one.bandwidth is not None) >= linked for one in own
-        ]
+        judged = [one.size >= min(_LEAST_JUDGED, largest) and (one.bandwidth is not None) >= linked for one in own]
         seconds = np.array([timing.seconds for timing in own])
         fit = fit_times(rows, seconds, judged=np.array(judged), draws=draws, seed=seed)
         found = fit.coefficients
