@@ -14,6 +14,7 @@ Needs root (network namespaces). With --state an interrupted run goes on where i
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -53,7 +54,7 @@ COMPRESSORS = ("fp32", "fp16", "top-k 1 %", "top-k 1 % bf16", "sparse all-reduce
 FITTED_RATES = (100, 1000)  # Mbit/s
 RATES = (500, 200, 50)
 RANKS = (2, 4)
-STEPS = 7
+STEPS = 5
 BAND = 0.1  # of the ratio within which neither sign is wrong
 
 
@@ -84,7 +85,7 @@ def convolution_network() -> nn.Module:
     """1.2 M parameters, most of them in 3x3 convolutions."""
     widths = (3, 64, 128, 256, 256)
     layers: list[nn.Module] = []
-    for into, out in zip(widths, widths[1:], strict=False):
+    for into, out in itertools.pairwise(widths):
         layers += [nn.Conv2d(into, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU(), nn.MaxPool2d(2)]
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(1024, 256))
 
