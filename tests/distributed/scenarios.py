@@ -13,6 +13,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compr
 from torch.distributed.algorithms.join import Join
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from training import (
     Branches,
     batches,
@@ -255,17 +256,16 @@ def sharded(rank: int, ranks: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for compressor in (*compressors, RandomK(0.2), HardThreshold(0.0), DeepGradientCompression(0.2, warm_up=2)):
         model = network()
-        for layer in model[:4]:
-            if isinstance(layer, torch.nn.Linear):
-                fully_shard(layer, mesh=mesh)
-        fully_shard(model, mesh=mesh)
+        for layer in (model[0], model[2], model):
+            fully_shard(layer, mesh=mesh)
         handle = None if compressor is None else attach(model, compressor)
         descent = optimiser(model)
         for batch in batches(rank, STEPS):
             _step(model, descent, batch)
-        whole = {name: parameter.full_tensor().detach() for name, parameter in model.named_parameters()}
+        whole = {name: whole_tensor(parameter) for name, parameter in model.named_parameters()}
         found[repr(compressor)] = {"parameters": whole, "statistics": handle and handle.statistics}
-    refused = fully_shard(network(), mesh=mesh)
+    refused = network()
+    fully_shard(refused, mesh=mesh)
     found["refused"] = error_of(lambda: attach(refused, PowerSGD(2)))
     return found
 
@@ -283,6 +283,11 @@ def killed(rank: int) -> tuple[str, str] | None:
             _step(model, descent, batch)
 
     return error_of(steps)
+
+
+def whole_tensor(parameter: torch.nn.Parameter) -> torch.Tensor:
+    assert isinstance(parameter, DTensor)
+    return parameter.full_tensor().detach()
 
 
 def error_of(work: Callable[[], object]) -> tuple[str, str] | None:

@@ -22,6 +22,8 @@ from taut.distributed import (
     RandomK,
     SignMajority,
     SparseAllReduce,
+    StagedThreshold,
+    Threshold,
     TopK,
 )
 from taut.errors import ArgumentError
@@ -30,6 +32,8 @@ CASTING = (NoCompression(), Float16(), BFloat16())
 SPARSE = (
     TopK(0.1),
     TopK(0.1, values="bfloat16"),
+    TopK(0.1, values="bfloat16", coding="compact"),
+    Threshold(0.1),
     HardThreshold(0.5),
     DeepGradientCompression(0.1),
     DeepGradientCompression(0.1, warm_up=3),
@@ -43,6 +47,9 @@ EXACT = (
     TopK(0.1),
     TopK(0.4),
     TopK(0.1, values="bfloat16"),
+    TopK(0.1, coding="compact"),
+    Threshold(0.1),
+    Threshold(0.2, StagedThreshold()),
     HardThreshold(10),
     DeepGradientCompression(0.1, momentum=0),
     RandomK(0.2),

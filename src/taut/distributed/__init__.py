@@ -15,6 +15,7 @@ from taut.distributed._compressors import (
     RandomK,
     SignMajority,
     SparseAllReduce,
+    Threshold,
     TopK,
 )
 from taut.distributed._controller import Controller
@@ -86,6 +87,7 @@ __all__ = [
     "Static",
     "Statistics",
     "TensorMagnitudes",
+    "Threshold",
     "ThresholdEstimator",
     "TopK",
     "Traffic",

@@ -62,14 +62,29 @@ def gather_sparse(
         CommunicationError: ranks disagree on the coding or the dtype of values.
         KernelError: coded indices that have arrived cannot be decoded.
     """
+    return gather_packed(pack_entries(indices, values, coding), indices.numel(), values.dtype, group, coding=coding)
+
+
+def pack_entries(indices: torch.Tensor, values: torch.Tensor, coding: Coding = "plain") -> torch.Tensor:
+    """The message of a rank in `gather_sparse`, (bytes,) uint8.
+
+    Raises:
+        ArgumentError: the tensors do not fit together, or the coding is unknown.
+    """
     _check(indices, values, coding)
-    kept, width = indices.numel(), values.element_size()
+    size = values.numel() * values.element_size()
     coded = indices if coding == "plain" else kernels.encode_indices(indices, _MOST_ELEMENTS)
     # Values first, since coded indices may be of any length, and filled up, since int32 indices have to be aligned.
-    filling = values.new_zeros(_aligned(kept * width) // width - kept)
-    packed = torch.cat([values.view(torch.uint8), filling.view(torch.uint8), coded.view(torch.uint8)])
-    form = _CODINGS.index(coding) * len(_VALUE_TYPES) + _VALUE_TYPES.index(values.dtype)
-    counts = _gather_counts([kept, packed.numel(), form], indices.device, group)
+    filling = values.new_zeros((_aligned(size) - size) // values.element_size())
+    return torch.cat([values.view(torch.uint8), filling.view(torch.uint8), coded.view(torch.uint8)])
+
+
+def gather_packed(
+    packed: torch.Tensor, kept: int, dtype: torch.dtype, group: dist.ProcessGroup | None, *, coding: Coding
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The sparse entries of all ranks, as `gather_sparse`, where this rank's are packed already."""
+    form = _CODINGS.index(coding) * len(_VALUE_TYPES) + _VALUE_TYPES.index(dtype)
+    counts = _gather_counts([kept, packed.numel(), form], packed.device, group)
     forms = {one[2] for one in counts}
     if len(forms) > 1:
         described = ", ".join(f"rank {rank} {_describe(one[2])}" for rank, one in enumerate(counts))
@@ -77,12 +92,12 @@ def gather_sparse(
     rows = _exchange(packed, [one[1] for one in counts], group)
     entries = []
     for row, (count, _, _) in zip(rows, counts, strict=True):
-        split = count * width
+        split = count * dtype.itemsize
         theirs = row[_aligned(split) :]
         found = theirs.view(torch.int32) if coding == "plain" else kernels.decode_indices(theirs, _MOST_ELEMENTS)
         if found.numel() != count:
             raise CommunicationError(f"{found.numel()} indices have arrived with {count} values")
-        entries.append((found, row[:split].view(values.dtype)))
+        entries.append((found, row[:split].view(dtype)))
     return entries
 
 
