@@ -77,25 +77,31 @@ def torch_float16(model: torch.nn.parallel.DistributedDataParallel) -> None:
 
 
 def unused(rank: int) -> dict[str, Any]:
-    """Branches that no rank uses, that all use in some steps only, and that one rank uses."""
+    """Branches that no rank uses, that all use in some steps only, and that one rank uses.
+
+    Returns sums over ranks and steps, by parameter: of what was sent plus residuals, and of all gradients.
+    """
     torch.manual_seed(0)
     model = wrap(Branches(), find_unused_parameters=True)
     handle = attach(model, TopK(0.05))
-    given, sent = {}, {}
+    given = {name: torch.zeros_like(parameter) for name, parameter in model.module.named_parameters()}
+    kept = {name: torch.zeros_like(parameter) for name, parameter in model.module.named_parameters()}
     for step, batch in enumerate(batches(rank, STEPS)):
-        even = (step + rank) % 2 == 0 if step > 3 else step % 2 == 0
+        even = step % 2 == 0 if step < 4 else rank == 0
         alone = Branches()
         alone.load_state_dict(model.module.state_dict())
         model.zero_grad()
         loss_of(model(batch, even)).backward()
         loss_of(alone(batch, even)).backward()
-        for name, gradient in gradients(alone).items():
-            if gradient is not None:
-                given[name] = given.get(name, 0) + gradient
-        for name, gradient in gradients(model.module).items():
-            if gradient is not None:
-                sent[name] = sent.get(name, 0) + gradient
-    return {"given": given, "sent": sent, "memory": copied(handle.memory)}
+        for total, module in ((given, alone), (kept, model.module)):
+            for name, gradient in gradients(module).items():
+                if gradient is not None:
+                    total[name] += gradient
+    for name, total in kept.items():
+        total += handle.memory.get(name, {}).get("residual", torch.zeros_like(total))
+    for total in (*given.values(), *kept.values()):
+        dist.all_reduce(total)  # what was sent is a mean, which is the same on each rank
+    return {"given": given, "kept": kept, "names": sorted(handle.memory)}
 
 
 def accumulation(rank: int, compressor: Compressor) -> dict[str, Any]:
@@ -231,6 +237,7 @@ def errors(rank: int) -> dict[str, tuple[str, str] | None]:
         "no levels": error_of(lambda: attach(different, [])),
         "no controller": error_of(lambda: attach(different, [TopK(0.5), TopK(0.1)])),
         "no compressor": error_of(lambda: attach(different, "top_k")),  # pyright: ignore[reportArgumentType]
+        "class": error_of(lambda: attach(different, TopK)),  # pyright: ignore[reportArgumentType]
         "complex": error_of(lambda: attach(wrap(complex_ones), TopK(0.1))),
         "in the exchange": error_of(lambda: loss_of(broken(batches(rank, 1)[0])).backward()),
     }

@@ -50,11 +50,11 @@ def attach(
             compressor does not work on it, or ranks differ in what they were given (both values are in the message).
         CommunicationError: another rank refused, or cannot be reached.
     """
-    levels = (compressor,) if isinstance(compressor, Compressor) else tuple(compressor)
     refusal: TautError | None = None
+    levels: tuple[Compressor, ...] = ()
     parameters: dict[str, torch.nn.Parameter] = {}
     try:
-        _check_levels(levels, controller)
+        levels = _checked_levels(compressor, controller)
         parameters = _checked_parameters(module, levels)
     except TautError as error:
         refusal = error
@@ -79,16 +79,23 @@ def attach(
     return handle
 
 
-def _check_levels(levels: Sequence[Compressor], controller: Controller | None) -> None:
-    for level in levels:
-        if not isinstance(level, Compressor):
-            raise ArgumentError("compressor", level, expected="a compressor of taut.distributed, or a sequence of them")
+def _checked_levels(
+    compressor: Compressor | Sequence[Compressor], controller: Controller | None
+) -> tuple[Compressor, ...]:
+    levels = (compressor,) if isinstance(compressor, Compressor) else compressor
+    if not isinstance(levels, Sequence) or not all(isinstance(level, Compressor) for level in levels):
+        raise ArgumentError(
+            "compressor",
+            compressor,
+            expected="a compressor of taut.distributed, e.g. TopK(0.01), or a sequence of them",
+        )
     if not levels or (len(levels) > 1 and controller is None):
         raise ArgumentError(
             "compressor",
             list(levels),
             expected="one compressor, or several levels and a controller that chooses between them",
         )
+    return tuple(levels)
 
 
 def _checked_parameters(module: torch.nn.Module, levels: Sequence[Compressor]) -> dict[str, torch.nn.Parameter]:
