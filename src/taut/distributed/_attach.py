@@ -18,7 +18,7 @@ from taut.distributed._data_parallel import check_data_parallel, register_data_p
 from taut.distributed._exchange import Exchange
 from taut.distributed._handle import Handle
 from taut.distributed._process_group import ProcessGroupCommunicator
-from taut.distributed._sharded import check_sharded, register_sharded, sharded_names
+from taut.distributed._sharded import check_sharded, register_sharded, shard_group, sharded_names
 from taut.errors import ArgumentError, CommunicationError, TautError
 
 _ATTACHED: WeakKeyDictionary[torch.nn.Module, bool] = WeakKeyDictionary()
@@ -128,6 +128,8 @@ def _own_group(
         )
     if process_group is None and isinstance(module, DistributedDataParallel):
         process_group = module.process_group
+    if process_group is None and isinstance(module, FSDPModule):
+        process_group = shard_group(module)
     shared = process_group or dist.group.WORLD
     backend = dist.get_backend(shared)
     device = torch.device("cuda", torch.cuda.current_device()) if backend == "nccl" else torch.device("cpu")

@@ -36,7 +36,10 @@ class ProcessGroupCommunicator:
         """Replace a tensor by its sum over ranks."""
         if tensor.numel() and self.size > 1:
             self._count("all_reduce", tensor)
-            dist.all_reduce(tensor, group=self._group)
+            there = self._reachable(tensor)
+            dist.all_reduce(there, group=self._group)
+            if there is not tensor:
+                tensor.copy_(there)
 
     def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensors of all ranks, (ranks, *shape)."""
@@ -49,7 +52,7 @@ class ProcessGroupCommunicator:
     def all_gather_uneven(self, tensor: torch.Tensor) -> list[torch.Tensor]:
         """The one-dimensional tensors of all ranks, of any lengths; counts are exchanged first."""
         self.sent += (self.size - 1) * (COUNT_BYTES + tensor.numel() * tensor.element_size())
-        return gather_uneven(tensor.contiguous(), self._group)
+        return gather_uneven(self._reachable(tensor.contiguous()), self._group)
 
     def all_to_all(self, pieces: list[torch.Tensor]) -> list[torch.Tensor]:
         """Give each rank its one-dimensional piece, of any length; returns what each rank has given to this one."""
@@ -80,6 +83,10 @@ class ProcessGroupCommunicator:
         packed = pack_entries(indices, values, coding)
         self.sent += sum(message.sent(self.size) for message in sparse_gather(packed.numel()))
         return gather_packed(packed, indices.numel(), values.dtype, self._group, coding=coding)
+
+    def _reachable(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor, on the device if the backend knows no other: NCCL takes none of the CPU."""
+        return tensor.to(self._device) if self._device.type == "cuda" else tensor
 
     def _count(self, collective: str, tensor: torch.Tensor) -> None:
         size = tensor.numel() * tensor.element_size()
