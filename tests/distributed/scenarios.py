@@ -13,6 +13,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compr
 from torch.distributed.algorithms.join import Join
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from training import (
     Branches,
     batches,
@@ -76,25 +77,31 @@ def torch_float16(model: torch.nn.parallel.DistributedDataParallel) -> None:
 
 
 def unused(rank: int) -> dict[str, Any]:
-    """Branches that no rank uses, that all use in some steps only, and that one rank uses."""
+    """Branches that no rank uses, that all use in some steps only, and that one rank uses.
+
+    Returns sums over ranks and steps, by parameter: of what was sent plus residuals, and of all gradients.
+    """
     torch.manual_seed(0)
     model = wrap(Branches(), find_unused_parameters=True)
     handle = attach(model, TopK(0.05))
-    given, sent = {}, {}
+    given = {name: torch.zeros_like(parameter) for name, parameter in model.module.named_parameters()}
+    kept = {name: torch.zeros_like(parameter) for name, parameter in model.module.named_parameters()}
     for step, batch in enumerate(batches(rank, STEPS)):
-        even = (step + rank) % 2 == 0 if step > 3 else step % 2 == 0
+        even = step % 2 == 0 if step < 4 else rank == 0
         alone = Branches()
         alone.load_state_dict(model.module.state_dict())
         model.zero_grad()
         loss_of(model(batch, even)).backward()
         loss_of(alone(batch, even)).backward()
-        for name, gradient in gradients(alone).items():
-            if gradient is not None:
-                given[name] = given.get(name, 0) + gradient
-        for name, gradient in gradients(model.module).items():
-            if gradient is not None:
-                sent[name] = sent.get(name, 0) + gradient
-    return {"given": given, "sent": sent, "memory": copied(handle.memory)}
+        for total, module in ((given, alone), (kept, model.module)):
+            for name, gradient in gradients(module).items():
+                if gradient is not None:
+                    total[name] += gradient
+    for name, total in kept.items():
+        total += handle.memory.get(name, {}).get("residual", torch.zeros_like(total))
+    for total in (*given.values(), *kept.values()):
+        dist.all_reduce(total)  # what was sent is a mean, which is the same on each rank
+    return {"given": given, "kept": kept, "names": sorted(handle.memory)}
 
 
 def accumulation(rank: int, compressor: Compressor) -> dict[str, Any]:
@@ -230,6 +237,7 @@ def errors(rank: int) -> dict[str, tuple[str, str] | None]:
         "no levels": error_of(lambda: attach(different, [])),
         "no controller": error_of(lambda: attach(different, [TopK(0.5), TopK(0.1)])),
         "no compressor": error_of(lambda: attach(different, "top_k")),  # pyright: ignore[reportArgumentType]
+        "class": error_of(lambda: attach(different, TopK)),  # pyright: ignore[reportArgumentType]
         "complex": error_of(lambda: attach(wrap(complex_ones), TopK(0.1))),
         "in the exchange": error_of(lambda: loss_of(broken(batches(rank, 1)[0])).backward()),
     }
@@ -255,17 +263,16 @@ def sharded(rank: int, ranks: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for compressor in (*compressors, RandomK(0.2), HardThreshold(0.0), DeepGradientCompression(0.2, warm_up=2)):
         model = network()
-        for layer in model[:4]:
-            if isinstance(layer, torch.nn.Linear):
-                fully_shard(layer, mesh=mesh)
-        fully_shard(model, mesh=mesh)
+        for layer in (model[0], model[2], model):
+            fully_shard(layer, mesh=mesh)
         handle = None if compressor is None else attach(model, compressor)
         descent = optimiser(model)
         for batch in batches(rank, STEPS):
             _step(model, descent, batch)
-        whole = {name: parameter.full_tensor().detach() for name, parameter in model.named_parameters()}
+        whole = {name: whole_tensor(parameter) for name, parameter in model.named_parameters()}
         found[repr(compressor)] = {"parameters": whole, "statistics": handle and handle.statistics}
-    refused = fully_shard(network(), mesh=mesh)
+    refused = network()
+    fully_shard(refused, mesh=mesh)
     found["refused"] = error_of(lambda: attach(refused, PowerSGD(2)))
     return found
 
@@ -283,6 +290,11 @@ def killed(rank: int) -> tuple[str, str] | None:
             _step(model, descent, batch)
 
     return error_of(steps)
+
+
+def whole_tensor(parameter: torch.nn.Parameter) -> torch.Tensor:
+    assert isinstance(parameter, DTensor)
+    return parameter.full_tensor().detach()
 
 
 def error_of(work: Callable[[], object]) -> tuple[str, str] | None:

@@ -18,6 +18,7 @@ from taut.distributed._compressors import (
     RandomK,
     SignMajority,
     SparseAllReduce,
+    Threshold,
     TopK,
 )
 from taut.distributed._controller import Controller
@@ -112,6 +113,7 @@ __all__ = [
     "Static",
     "Statistics",
     "TensorMagnitudes",
+    "Threshold",
     "ThresholdEstimator",
     "TopK",
     "Traffic",
