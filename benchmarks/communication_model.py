@@ -50,7 +50,7 @@ from taut.hardware import CollectiveTiming, fit_links
 from taut.stats import available_cores, fingerprint, quietness
 
 BUCKET_MB = 4
-COMPRESSORS = ("fp32", "fp16", "top-k 1 %", "top-k 1 % bf16", "sparse all-reduce 1 %", "sign", "PowerSGD rank 4")
+COMPRESSORS = ("fp32", "fp16", "top-k 1 %", "top-k 1 % compact", "sparse all-reduce 1 %", "sign", "PowerSGD rank 4")
 FITTED_RATES = (100, 1000)  # Mbit/s
 RATES = (500, 200, 50)
 RANKS = (2, 4)

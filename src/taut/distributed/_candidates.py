@@ -16,6 +16,7 @@ from taut.distributed._compressors import (
     RandomK,
     SignMajority,
     SparseAllReduce,
+    Threshold,
     TopK,
 )
 
@@ -28,8 +29,9 @@ CANDIDATES: Mapping[str, Compressor] = {
     "bf16": BFloat16(),
     "top-k 10 %": TopK(0.1),
     "top-k 1 %": TopK(0.01),
-    "top-k 1 % bf16": TopK(0.01, "bfloat16"),
+    "top-k 1 % compact": TopK(0.01, "bfloat16", "compact"),
     "top-k 0.1 %": TopK(0.001),
+    "threshold 1 %": Threshold(0.01),
     "DGC 0.1 %": DeepGradientCompression(0.001),
     "random-k 1 %": RandomK(0.01),
     "sparse all-reduce 1 %": SparseAllReduce(0.01),

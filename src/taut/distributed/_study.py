@@ -30,7 +30,7 @@ class SetUp:
         batch: of each worker.
         workers: ranks, one a host.
         bandwidth: of each link in bytes per second.
-        compressor: as it is written in a script.
+        compressor: its name in the recipe.
         seconds: of a step with it.
         baseline: seconds with the faster of fp32 and fp16.
     """
@@ -83,20 +83,20 @@ def _set_ups(recipe: Mapping[str, Any]) -> Iterator[SetUp]:
                         _seconds(workload, one, nothing, cluster, links)
                         for one in (_compressors.NoCompression(), _compressors.Float16())
                     )
-                    for compressor, cost in methods:
+                    for name, compressor, cost in methods:
                         seconds = _seconds(workload, compressor, cost, cluster, links)
                         bandwidth = gigabits * 1e9 / 8
-                        yield SetUp(model["name"], batch, workers, bandwidth, repr(compressor), seconds, baseline)
+                        yield SetUp(model["name"], batch, workers, bandwidth, name, seconds, baseline)
 
 
 def _seconds(workload: Workload, compressor: Compressor, cost: EncodeCost, cluster: Cluster, links: LinkModel) -> float:
     return float(step_seconds(workload, compressor, cost, cluster, links)[0])
 
 
-def _method(described: Mapping[str, Any], elements: float) -> tuple[Compressor, EncodeCost]:
-    settings = {name: value for name, value in described.items() if name not in ("kind", "seconds")}
+def _method(described: Mapping[str, Any], elements: float) -> tuple[str, Compressor, EncodeCost]:
+    settings = {name: value for name, value in described.items() if name not in ("name", "kind", "seconds")}
     compressor = getattr(_compressors, described["kind"])(**settings)
-    return compressor, EncodeCost(np.array([[0.0, described["seconds"] / elements, 0.0]]))
+    return described["name"], compressor, EncodeCost(np.array([[0.0, described["seconds"] / elements, 0.0]]))
 
 
 def _shapes(model: Mapping[str, Any]) -> list[tuple[int, ...]]:
