@@ -215,6 +215,7 @@ def test_a_profile_survives_its_file(tmp_path: Path) -> None:
         ({"slowdown": 0.5}, ArtefactError),
         ({"links": {}}, ArtefactError),
         ({"links": None}, ArtefactError),
+        ({"costs": {}}, ArtefactError),
         ({"costs": {"fp32": [[1, 2]]}}, ArtefactError),
         ({"costs": {"fp32": [[0, 0, 0]]}}, ArtefactError),
         ({"ranks": None}, ArtefactError),

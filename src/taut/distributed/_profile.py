@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from taut._files import write_whole
-from taut.distributed._candidates import CANDIDATES
+from taut.distributed._candidates import BASELINES, CANDIDATES
 from taut.distributed._step_time import EncodeCost
 from taut.errors import ArgumentError, ArtefactError, TruncatedError, VersionError
-from taut.hardware import LinkModel
+from taut.hardware import FORMS, LinkModel
 
 _FORMAT = "taut communication profile"
 _VERSION = 1
@@ -122,6 +122,11 @@ def _parsed(document: dict[str, Any]) -> Profile:
         if rows.ndim != 2 or rows.shape[1] != 3 or not np.isfinite(rows).all() or (rows < 0).any():
             raise ArgumentError(name, rows.shape, expected="rows of three costs of at least 0")
         costs[name] = EncodeCost(rows)
+    lacking = [name for name in FORMS if name not in links.coefficients] + [
+        one for one in BASELINES if one not in costs
+    ]
+    if lacking:
+        raise ArgumentError("costs", sorted(costs), expected=f"costs of {', '.join(lacking)} as well")
     draws |= {len(cost.coefficients) for cost in costs.values()}
     if len(draws) != 1:
         raise ArgumentError("draws", sorted(draws), expected="one number of draws throughout")
