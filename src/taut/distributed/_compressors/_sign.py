@@ -37,13 +37,12 @@ class SignMajority(Compressor):
             bits, scale = self._encode(gradient, memory)
             packed.append(bits)
             scales.append(scale)
-        voices = communicator.all_gather(torch.cat(packed))
-        weights = communicator.all_gather(torch.stack(scales))  # (ranks, parameters); 0 has no vote
-        start = 0
+        rows = communicator.all_gather(torch.cat([torch.stack(scales).view(torch.uint8), *packed]))
+        weights = rows[:, : 4 * len(scales)].contiguous().view(torch.float32)  # (ranks, parameters); 0 has no vote
+        start = 4 * len(scales)
         for place, (gradient, bits) in enumerate(zip(gradients, packed, strict=True)):
             flat = gradient.tensor.view(-1)
-            heard = weights[:, place] != 0
-            votes = voices[heard, start : start + bits.numel()]
+            votes = rows[weights[:, place] != 0, start : start + bits.numel()]
             mean = weights[:, place].sum() / communicator.size
             flat.copy_(majority(votes, flat.numel()).mul_(mean) if votes.numel() else torch.zeros_like(flat))
             start += bits.numel()
@@ -51,7 +50,7 @@ class SignMajority(Compressor):
     def traffic(self, shapes: Sequence[torch.Size], ranks: int) -> Traffic:
         """A bit for each entry, each parameter in whole bytes, and a float32 for each parameter."""
         size = sum((shape.numel() + 7) // 8 for shape in shapes)
-        return Traffic((Message("all_gather", size), Message("all_gather", 4 * len(shapes))))
+        return Traffic((Message("all_gather", size + 4 * len(shapes)),))
 
     def _encode(self, gradient: Gradient, memory: Memory) -> tuple[torch.Tensor, torch.Tensor]:
         flat = gradient.tensor.view(-1)
@@ -64,5 +63,5 @@ class SignMajority(Compressor):
         if not scale.isfinite():
             residual.zero_()
             return bits, torch.full_like(scale, torch.nan)
-        residual -= torch.where(residual < 0, -scale, scale)
+        residual -= torch.where(residual.signbit(), -scale, scale)
         return bits, scale
