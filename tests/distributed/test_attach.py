@@ -14,7 +14,17 @@ from scenarios import STEPS, run, same
 from test_compressors import EVERY, named
 from training import batches, loss_of, network, optimiser, parameters, train_with
 
-from taut.distributed import Compressor, Gradient, LocalCommunicator, Memory, SparseAllReduce, TopK, run_ranks
+from taut.distributed import (
+    BFloat16,
+    Compressor,
+    Float16,
+    Gradient,
+    LocalCommunicator,
+    Memory,
+    SparseAllReduce,
+    TopK,
+    run_ranks,
+)
 
 RESUMED = ("TopK", "RandomK", "PowerSGD", "SparseAllReduce")
 
@@ -61,7 +71,9 @@ def test_training_is_that_of_the_compressor_alone(compressor: Compressor, ranks:
     for name, tensor in expected.items():
         if size == 2:
             assert torch.equal(trained[name], tensor)
-        else:  # Gloo adds up in another order
+        elif isinstance(compressor, Float16 | BFloat16):  # Gloo adds up in another order, and in 16 bits
+            torch.testing.assert_close(trained[name], tensor, rtol=0.02, atol=1e-3)
+        else:
             torch.testing.assert_close(trained[name], tensor)
 
 
