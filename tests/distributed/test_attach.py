@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +10,7 @@ import torch
 from processes import run_processes
 from scenarios import STEPS, run, same
 from test_compressors import EVERY, named
-from training import batches, loss_of, network, optimiser, parameters, train_with
+from training import batches, loss_of, network, optimiser, parameters, train_each
 
 from taut.distributed import (
     BFloat16,
@@ -238,10 +236,15 @@ def test_a_killed_rank_is_an_error_on_the_others(ranks: list[dict[str, Any]]) ->
         assert "checkpoint" in text or kind == "RuntimeError"
 
 
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return run_processes(2, train_each, tmp_path_factory.mktemp("long"), EVERY, 1000)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("compressor", EVERY, ids=named)
-def test_a_thousand_steps(compressor: Compressor, tmp_path: Path) -> None:
-    first, second = run_processes(2, functools.partial(train_with, steps=1000, compressor=compressor), tmp_path)
+def test_a_thousand_steps(compressor: Compressor, long: list[dict[str, Any]]) -> None:
+    first, second = (found[repr(compressor)] for found in long)
     assert same(first["parameters"], second["parameters"])
     assert first["statistics"].steps == 1000
-    assert all(tensor.isfinite().all() for tensor in first["parameters"].values())
+    assert first["loss"] < 0.5  # 1.1 before

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -75,6 +75,18 @@ def train_with(rank: int, steps: int, compressor: Compressor, **options: Any) ->
     trained, handle = train(rank, steps, lambda model: attach(model, compressor), **options)
     assert handle is not None
     return {"parameters": trained, "memory": copied(handle.memory), "statistics": handle.statistics}
+
+
+def train_each(rank: int, compressors: Sequence[Compressor], steps: int) -> dict[str, Any]:
+    """Trainings with each compressor, and the loss at the end on inputs that nobody was trained on."""
+    found = {}
+    for compressor in compressors:
+        trained = train_with(rank, steps, compressor)
+        model = network()
+        model.load_state_dict(trained["parameters"])
+        loss = loss_of(model(batches(9, 1)[0])).item()
+        found[repr(compressor)] = {**trained, "loss": loss}
+    return found
 
 
 def parameters(module: torch.nn.Module) -> dict[str, torch.Tensor]:
