@@ -1,0 +1,182 @@
+"""A data-parallel training whose ranks exchange gradients through compressors, the same on threads and on Gloo."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks import powerSGD_hook as power_sgd
+
+from benchmarks._trainings import Training, loss
+from taut.distributed import Communicator, Compressor, Controller, Gradient, Message, run_ranks
+from taut.distributed._exchange import Exchange
+
+DECAYS = (0.5, 0.75)  # of the epochs, where the learning rate falls to a tenth
+LARGEST_NORM = 1.0  # of a gradient; a larger one is scaled down
+
+
+@dataclass
+class Outcome:
+    """What came out of a training.
+
+    Attributes:
+        scores: on the test data after each epoch.
+        sent: bytes that a rank sent in each epoch.
+        levels: of each parameter in each epoch.
+        weights: at the end, (parameters,).
+    """
+
+    scores: list[float] = field(default_factory=list)
+    sent: list[float] = field(default_factory=list)
+    levels: list[dict[str, int]] = field(default_factory=list)
+    weights: Tensor = field(default_factory=lambda: torch.empty(0))
+
+
+def learning_rate(training: Training, epochs: int, epoch: int) -> float:
+    """That of an epoch."""
+    return training.learning_rate * 0.1 ** sum(epoch >= share * epochs for share in DECAYS)
+
+
+def initialised(training: Training, seed: int) -> nn.Module:
+    """The network that a training begins with."""
+    torch.manual_seed(seed)
+    return training.build()
+
+
+def train(
+    training: Training,
+    network: nn.Module,
+    epochs: int,
+    seed: int,
+    communicator: Communicator,
+    levels: Sequence[Compressor],
+    make_controller: Callable[[list[str]], Controller] | None,
+) -> Outcome:
+    """Train as one rank; the network is of this rank alone."""
+    names = [name for name, _ in network.named_parameters()]
+    controller = make_controller(names) if make_controller else None
+    exchange = Exchange(names, levels, controller, communicator)
+
+    def step(inputs: Tensor, targets: Tensor) -> None:
+        loss(network(inputs), targets).backward()
+        exchange([Gradient(name, _gradient(parameter)) for name, parameter in network.named_parameters()])
+
+    outcome = Outcome()
+    optimiser = training.optimiser(network)
+    for epoch in range(epochs):
+        rate = learning_rate(training, epochs, epoch)
+        exchange.start_epoch(epoch, rate)
+        outcome.levels.append(dict(exchange.levels))
+        before = communicator.sent
+        _epoch(training, network, optimiser, seed, epoch, rate, communicator.rank, communicator.size, step)
+        outcome.sent.append(communicator.sent - before)
+        outcome.scores.append(training.evaluate(network) if communicator.rank == 0 else 0.0)
+    outcome.weights = nn.utils.parameters_to_vector(network.parameters()).detach()
+    return outcome
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
+
+
+def _epoch(
+    training: Training,
+    network: nn.Module,
+    optimiser: torch.optim.SGD,
+    seed: int,
+    epoch: int,
+    rate: float,
+    rank: int,
+    ranks: int,
+    step: Callable[[Tensor, Tensor], None],
+) -> None:
+    """Go through this rank's share of the data; a step leaves the mean gradient of all ranks behind."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    for inputs, targets in training.batches(seed, epoch):
+        optimiser.zero_grad()
+        step(inputs.chunk(ranks)[rank], targets.chunk(ranks)[rank])
+        nn.utils.clip_grad_norm_(network.parameters(), LARGEST_NORM)
+        optimiser.step()
+
+
+def train_on_threads(
+    training: Training,
+    epochs: int,
+    seed: int,
+    ranks: int,
+    levels: Sequence[Compressor],
+    make_controller: Callable[[list[str]], Controller] | None = None,
+) -> list[Outcome]:
+    """Train with ranks that are threads of this process."""
+    network = initialised(training, seed)
+
+    def work(communicator: Communicator) -> Outcome:
+        return train(training, copy.deepcopy(network), epochs, seed, communicator, levels, make_controller)
+
+    return run_ranks(ranks, work)
+
+
+def on_gloo(ranks: int, work: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """Run a function with these arguments in processes that form a Gloo group.
+
+    Returns:
+        What it returned, by rank.
+    """
+    with TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(_as_rank, (ranks, folder, work, arguments), nprocs=ranks)
+        return [torch.load(Path(folder, f"{rank}.pt"), weights_only=False) for rank in range(ranks)]
+
+
+def _as_rank(rank: int, ranks: int, folder: str, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    torch.set_num_threads(1)
+    store = dist.FileStore(str(Path(folder, "store")), ranks)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=ranks, timeout=timedelta(minutes=10))
+    torch.save(work(*arguments), Path(folder, f"{rank}.pt"))
+    dist.destroy_process_group()
+
+
+def train_with_torchs_hook(make: Callable[[], Training], epochs: int, seed: int) -> Outcome:
+    """Train as one rank of a process group with torch's PowerSGD at its defaults, in one bucket.
+
+    The hook sends all gradients whole for 1000 steps, and later those that low rank would not make much smaller.
+    """
+    training = make()
+    network = initialised(training, seed)
+    replicated = nn.parallel.DistributedDataParallel(network, bucket_cap_mb=1 << 20)
+    state = power_sgd.PowerSGDState(None)
+    rank, ranks, sent = dist.get_rank(), dist.get_world_size(), [0.0]
+
+    def hook(state: power_sgd.PowerSGDState, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+        whole = state.iter < state.start_powerSGD_iter
+        before = state.total_numel_after_compression
+        future = power_sgd.powerSGD_hook(state, bucket)
+        elements = bucket.buffer().numel() if whole else state.total_numel_after_compression - before
+        sent[0] += Message("all_reduce", 4 * elements).sent(ranks)
+        return future
+
+    hook.__annotations__.clear()  # torch compares them with types, and here they are strings
+    replicated.register_comm_hook(state, hook)
+
+    def step(inputs: Tensor, targets: Tensor) -> None:
+        loss(replicated(inputs), targets).backward()
+
+    outcome = Outcome()
+    optimiser = training.optimiser(network)
+    for epoch in range(epochs):
+        sent[0] = 0.0
+        rate = learning_rate(training, epochs, epoch)
+        _epoch(training, network, optimiser, seed, epoch, rate, rank, ranks, step)
+        outcome.sent.append(sent[0])
+        outcome.scores.append(training.evaluate(network))
+    outcome.weights = nn.utils.parameters_to_vector(network.parameters()).detach()
+    return outcome
