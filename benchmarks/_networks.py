@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeVar, cast
 
 import torch
+from examples import minilm
 from torch import Tensor, nn
 from torch._higher_order_ops import while_loop
 from torch.nn import functional
@@ -60,32 +61,6 @@ class LoopedRecurrentNetwork(nn.Module):
         outputs = torch.zeros(x.shape[0], start.shape[1])
         carried = (torch.zeros((), dtype=torch.int64), start, start.clone(), outputs, projected)
         return while_loop(unfinished, advance, carried)[3][:, None]
-
-
-class EncoderLayer(nn.Module):
-    """One post-norm transformer layer without a mask, of the same operators as MiniLM's."""
-
-    def __init__(self, width: int, heads: int, hidden: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.attention_output = nn.Linear(width, width)
-        self.attention_norm = nn.LayerNorm(width)
-        self.expand = nn.Linear(width, hidden)
-        self.contract = nn.Linear(hidden, width)
-        self.output_norm = nn.LayerNorm(width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        def split(y: Tensor) -> Tensor:
-            return y.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (N, heads, T, width / heads)
-
-        attended = functional.scaled_dot_product_attention(
-            split(self.query(x)), split(self.key(x)), split(self.value(x))
-        )
-        x = self.attention_norm(x + self.attention_output(attended.transpose(1, 2).flatten(2)))
-        return self.output_norm(x + self.contract(functional.gelu(self.expand(x))))
 
 
 class InvertedResidual(nn.Module):
@@ -150,7 +125,7 @@ def recurrent_network() -> RecurrentNetwork:
 def encoder(width: int = 256, layers: int = 4, hidden: int = 1024, heads: int = 4) -> nn.Module:
     """A transformer encoder: (1, T, width) to (1, T, width)."""
     torch.manual_seed(0)
-    return _frozen(nn.Sequential(*(EncoderLayer(width, heads, hidden) for _ in range(layers))))
+    return _frozen(nn.Sequential(*(minilm.Layer(width, heads, hidden) for _ in range(layers))))
 
 
 def _frozen(network: Network) -> Network:

@@ -50,7 +50,7 @@ class Layer(nn.Module):
         self.contract = nn.Linear(hidden, width)
         self.output_norm = nn.LayerNorm(width, eps=1e-12)
 
-    def forward(self, x: Tensor, keep: Tensor) -> Tensor:
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         def split(y: Tensor) -> Tensor:
             return y.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (N, heads, T, width / heads)
 

@@ -65,5 +65,6 @@ NB_MODULE(_native, module) {
     taut::bind_int8_linear(module);
     taut::bind_peaks(module);
     taut::bind_recurrent(module);
+    taut::bind_selection(module);
     taut::bind_vector_linear(module);
 }

@@ -22,12 +22,14 @@ const char* dtype_name(DataType dtype) {
         case DataType::float32: return "float32";
         case DataType::bfloat16: return "bfloat16";
         case DataType::int8: return "int8";
+        case DataType::uint8: return "uint8";
+        case DataType::int32: return "int32";
         default: return "another dtype";
     }
 }
 
 std::int64_t dtype_bytes(DataType dtype) {
-    return dtype == DataType::float32 ? 4 : dtype == DataType::bfloat16 ? 2 : 1;
+    return dtype == DataType::float32 || dtype == DataType::int32 ? 4 : dtype == DataType::bfloat16 ? 2 : 1;
 }
 
 [[noreturn]] void refuse(const char* name, const std::string& what, std::string expected, std::string fix) {
@@ -46,6 +48,8 @@ DataType from_dlpack(dlpack::DataType dtype) {
     if (dtype.code == dlpack::code_float && dtype.bits == 32) return DataType::float32;
     if (dtype.code == dlpack::code_bfloat && dtype.bits == 16) return DataType::bfloat16;
     if (dtype.code == dlpack::code_int && dtype.bits == 8) return DataType::int8;
+    if (dtype.code == dlpack::code_int && dtype.bits == 32) return DataType::int32;
+    if (dtype.code == dlpack::code_uint && dtype.bits == 8) return DataType::uint8;
     return DataType::other;
 }
 
@@ -75,6 +79,8 @@ DataType from_attribute(nb::handle object) {
     if (name == "torch.float32") return DataType::float32;
     if (name == "torch.bfloat16") return DataType::bfloat16;
     if (name == "torch.int8") return DataType::int8;
+    if (name == "torch.uint8") return DataType::uint8;
+    if (name == "torch.int32") return DataType::int32;
     return DataType::other;
 }
 

@@ -8,7 +8,7 @@
 
 namespace taut {
 
-enum class DataType { float32, bfloat16, int8, other };
+enum class DataType { float32, bfloat16, int8, uint8, int32, other };
 
 // A tensor's memory, valid while the tensor is referenced and neither resized nor freed.
 struct TensorView {

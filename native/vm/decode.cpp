@@ -19,7 +19,7 @@ constexpr const char* names[opcode_count] = {
     "SHAPE", "ARENA", "ALLOC", "NEW",  "CONSTANT", "VIEW",   "KERNEL", "FALLBACK", "BIND", "ITEM",
     "LOAD",  "STORE", "CHECK", "JUMP", "BRANCH",   "CALL",   "RETURN", "MOVE",     "CLEAR", "MAKE",
     "FIELD", "TAG",   "LENGTH", "APPEND", "COPY",  "TRANSFER", "PLACE", "FILL",
-    "PARALLEL",
+    "PARALLEL", "LEVELS", "ELEMENT", "STACK",
 };
 
 // Reads the words of one instruction.
@@ -131,6 +131,24 @@ class Reader {
                 check_placed(pc, made.a);
                 break;
             case Opcode::parallel: read_region(made); break;
+            case Opcode::levels:
+                made.a = reg();
+                made.b = reg();
+                made.c = slot();
+                made.n = reg();
+                read_cases(made);
+                break;
+            case Opcode::element:
+                made.a = slot();
+                made.b = reg();
+                made.c = slot();
+                break;
+            case Opcode::stack:
+                made.a = reg();
+                made.b = reg();
+                made.c = slot();
+                made.n = next(maximal_list, "field");
+                break;
         }
         if (next_ != words_->size()) refuse("has " + std::to_string(words_->size()) + " words", std::to_string(next_));
         return made;
@@ -208,6 +226,17 @@ class Reader {
         if (!decode_shape(words, raw_.slots, steps, problem)) refuse(problem);
         out_.shapes.push_back(std::move(steps));
         made.steps = out_.shapes.back().data();
+    }
+    void read_cases(Instruction& made) {
+        std::vector<NodeCase> cases;
+        for (std::uint32_t count = next(maximal_list, "case"); count > 0; --count) {
+            NodeCase& one = cases.emplace_back(NodeCase{word(), {}});
+            for (std::uint32_t children = next(maximal_list, "child"); children > 0; --children) {
+                one.children.push_back(next(maximal_list, "field"));
+            }
+        }
+        out_.cases.push_back(std::move(cases));
+        made.cases = &out_.cases.back();
     }
     void read_region(Instruction& made) {
         Region& region = out_.regions.emplace_back();

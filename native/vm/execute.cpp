@@ -10,8 +10,9 @@ bool wrong_kind(Error& error, std::uint32_t number, const Register& reg, const c
     return error.set(Fault::program, "register " + std::to_string(number) + " holds " + kind_name(reg.kind), expected);
 }
 
-std::int64_t item(const Tensor& tensor) {
-    const std::uint8_t* at = tensor.buffer.host;
+// The element at an offset.
+std::int64_t integer_at(const Tensor& tensor, std::int64_t offset) {
+    const std::uint8_t* at = tensor.buffer.host + offset * traits(tensor.dtype).bytes;
     switch (tensor.dtype) {
         case DType::int64: return *reinterpret_cast<const std::int64_t*>(at);
         case DType::int32: return *reinterpret_cast<const std::int32_t*>(at);
@@ -22,9 +23,7 @@ std::int64_t item(const Tensor& tensor) {
     }
 }
 
-bool has_item(const Tensor& tensor) {
-    return tensor.elements() == 1 && tensor.dtype >= DType::int64 && tensor.device == 0;
-}
+bool has_integers(const Tensor& tensor) { return tensor.dtype >= DType::int64 && tensor.device == 0; }
 
 }  // namespace
 
@@ -198,11 +197,11 @@ bool Machine::execute(Host& host, Error& error, Profile* profile) {
             case Opcode::item: {
                 const Register& reg = registers[b];
                 if (reg.kind != Kind::tensor) return kind_error(b, "a tensor");
-                if (!has_item(reg.tensor)) {
+                if (!has_integers(reg.tensor) || reg.tensor.elements() != 1) {
                     return program_error("register " + std::to_string(b) + " holds " + reg.tensor.text(),
                                          "one integer or bool on device 0");
                 }
-                slots[a] = item(reg.tensor);
+                slots[a] = integer_at(reg.tensor, 0);
                 break;
             }
             case Opcode::load:
@@ -333,6 +332,26 @@ bool Machine::execute(Host& host, Error& error, Profile* profile) {
             case Opcode::copy:
                 if (!run_copy(now_at, registers, error)) return fail();
                 break;
+            case Opcode::levels:
+                if (!run_levels(now_at, registers, slots, host, error)) return fail();
+                break;
+            case Opcode::stack:
+                if (!run_stack(now_at, registers, slots, error)) return fail();
+                break;
+            case Opcode::element: {
+                const Register& reg = registers[b];
+                if (reg.kind != Kind::tensor) return kind_error(b, "a tensor");
+                if (!has_integers(reg.tensor) || reg.tensor.rank() != 1) {
+                    return program_error("register " + std::to_string(b) + " holds " + reg.tensor.text(),
+                                         "one dimension of integers or bools on device 0");
+                }
+                const std::int64_t index = slots[now_at.c];
+                if (index < 0 || index >= reg.tensor.size(0)) {
+                    return program_error("element " + std::to_string(index) + " does not exist", reg.tensor.text());
+                }
+                slots[a] = integer_at(reg.tensor, index * reg.tensor.stride(0));
+                break;
+            }
             case Opcode::transfer: {
                 if (registers[b].kind != Kind::tensor) return kind_error(b, "a tensor");
                 Register made;

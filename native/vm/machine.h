@@ -7,6 +7,7 @@
 
 #include "vm/clock.h"
 #include "vm/job.h"
+#include "vm/levels.h"
 #include "vm/program.h"
 
 namespace taut::vm {
@@ -86,6 +87,9 @@ class Machine {
     Outcome run_region(const Region& region, Error& error, Profile* profile);
     bool run_kernel(const Instruction& instruction, Register* registers, Error& error) const;
     bool run_copy(const Instruction& instruction, Register* registers, Error& error) const;
+    bool run_levels(const Instruction& instruction, Register* registers, std::int64_t* slots, Host& host, Error& error);
+    bool run_stack(const Instruction& instruction, Register* registers, const std::int64_t* slots, Error& error) const;
+    static bool stack_row(std::uint32_t position, const Value& node, Tensor& row, Error& error);
     bool enter(const Function& function, Error& error);
     void leave();
     bool refill(Host& host, Error& error);
@@ -98,6 +102,7 @@ class Machine {
     const Program& program_;
     const Limits limits_;
     BumpStack memory_;
+    Levels levels_;
     std::vector<Frame> frames_;
     std::vector<Register> inputs_;
     std::vector<Register> results_;

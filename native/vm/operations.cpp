@@ -3,17 +3,6 @@
 #include "vm/machine.h"
 
 namespace taut::vm {
-namespace {
-
-bool same_shape(const Tensor& a, const Tensor& b) {
-    if (a.rank() != b.rank() || a.dtype != b.dtype || a.device != b.device) return false;
-    for (int i = 0; i < a.rank(); ++i) {
-        if (a.dims[i].extent != b.dims[i].extent) return false;
-    }
-    return true;
-}
-
-}  // namespace
 
 bool Machine::run_kernel(const Instruction& instruction, Register* registers, Error& error) const {
     const Kernel& kernel = *instruction.kernel;
@@ -48,7 +37,7 @@ bool Machine::run_copy(const Instruction& instruction, Register* registers, Erro
     if (to.read_only) {
         return error.set(Fault::program, "register " + std::to_string(instruction.a) + " may not be written");
     }
-    if (!same_shape(to.tensor, from.tensor)) {
+    if (!same_type(to.tensor, from.tensor)) {
         return error.set(Fault::program, "copies " + from.tensor.text() + " to " + to.tensor.text(),
                          "equal dtypes, shapes and devices");
     }

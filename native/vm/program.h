@@ -18,8 +18,9 @@ namespace taut::vm {
 enum class Opcode : std::uint8_t {
     shape, arena, alloc, new_, constant, view, kernel, fallback, bind, item, load, store, check, jump, branch, call,
     return_, move, clear, make, field, tag, length, append, copy, transfer, place, fill, parallel,
+    levels, element, stack,
 };
-inline constexpr int opcode_count = 29;
+inline constexpr int opcode_count = 32;
 inline constexpr int device_count = 2;
 
 struct Kernel;
@@ -40,6 +41,12 @@ struct Region {
     std::uint32_t number = 0;  // in the program
 };
 
+// Which fields of the nodes of one tag are children.
+struct NodeCase {
+    std::int64_t tag;
+    std::vector<std::uint32_t> children;
+};
+
 // The meaning of a, b and c follows the words of the opcode; `list` has n, then m entries.
 struct Instruction {
     Opcode opcode;
@@ -55,6 +62,7 @@ struct Instruction {
     const ShapeStep* steps = nullptr;
     const Kernel* kernel = nullptr;
     const Region* region = nullptr;
+    const std::vector<NodeCase>* cases = nullptr;
 };
 
 struct OperandType {
@@ -80,6 +88,7 @@ struct Function {
     std::deque<std::vector<std::uint32_t>> lists;
     std::deque<std::vector<ShapeStep>> shapes;
     std::deque<Region> regions;
+    std::deque<std::vector<NodeCase>> cases;
 };
 
 struct Fallback {

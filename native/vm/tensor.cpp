@@ -76,6 +76,14 @@ bool set_contiguous(Tensor& tensor, const std::int64_t* sizes, std::size_t& byte
     return true;
 }
 
+bool same_type(const Tensor& a, const Tensor& b) {
+    if (a.rank() != b.rank() || a.dtype != b.dtype || a.device != b.device) return false;
+    for (int i = 0; i < a.rank(); ++i) {
+        if (a.dims[i].extent != b.dims[i].extent) return false;
+    }
+    return true;
+}
+
 void copy_elements(const Tensor& from, Tensor& to) {
     if (from.elements() == 0) return;
     const std::int64_t bytes = traits(from.dtype).bytes;

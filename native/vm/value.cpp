@@ -1,8 +1,40 @@
 #include "vm/value.h"
 
+#include <algorithm>
 #include <new>
 
 namespace taut::vm {
+namespace {
+
+constexpr std::size_t small_fields = 4;  // room in an object that is kept for reuse
+constexpr int objects_kept = 256;        // in each thread; they stay accounted for
+
+void free_object(Object* object) {
+    account(-object->accounted, SIZE_MAX);
+    delete object;
+}
+
+struct SpareObjects {
+    Object* objects[objects_kept];
+    int count = 0;
+    bool closed = false;  // the thread ends; what it still releases is freed at once
+
+    ~SpareObjects() {
+        closed = true;
+        while (count > 0) free_object(objects[--count]);
+    }
+};
+thread_local SpareObjects spare_objects;
+
+void recycle_object(Object* object) {
+    object->fields.clear();
+    SpareObjects& spare = spare_objects;
+    const bool small = object->fields.capacity() == small_fields;
+    if (!small || spare.closed || spare.count == objects_kept) return free_object(object);
+    spare.objects[spare.count++] = object;
+}
+
+}  // namespace
 
 const char* kind_name(Kind kind) {
     switch (kind) {
@@ -40,6 +72,14 @@ Value::~Value() {
 }
 
 Object* new_object(std::int64_t tag, std::size_t fields, std::size_t limit) {
+    SpareObjects& spare = spare_objects;
+    if (fields <= small_fields && spare.count > 0) {
+        Object* object = spare.objects[--spare.count];
+        object->references.store(1, std::memory_order_relaxed);
+        object->tag = tag;
+        return object;
+    }
+    fields = std::max(fields, small_fields);
     const auto bytes = static_cast<std::int64_t>(sizeof(Object) + fields * sizeof(Value));
     if (!account(bytes, limit)) return nullptr;
     auto* object = new (std::nothrow) Object;
@@ -54,8 +94,9 @@ Object* new_object(std::int64_t tag, std::size_t fields, std::size_t limit) {
 }
 
 bool grow_object(Object* object, std::size_t limit) {
+    if (object->fields.size() < object->fields.capacity()) return true;
     // A vector doubles.
-    constexpr std::int64_t bytes = 2 * sizeof(Value);
+    const auto bytes = static_cast<std::int64_t>(object->fields.capacity() * sizeof(Value));
     if (!account(bytes, limit)) return false;
     object->accounted += bytes;
     return true;
@@ -73,8 +114,7 @@ void release(Object* object) {
             field.kind = Kind::none;
             if (field.object->references.fetch_sub(1, std::memory_order_acq_rel) == 1) pending.push_back(field.object);
         }
-        account(-next->accounted, SIZE_MAX);
-        delete next;
+        recycle_object(next);
     }
 }
 

@@ -68,6 +68,8 @@ struct Tensor {
 // Gives the number of bytes.
 bool set_contiguous(Tensor& tensor, const std::int64_t* sizes, std::size_t& bytes);
 
+// Whether dtype, device and sizes are equal.
+bool same_type(const Tensor& a, const Tensor& b);
 // Copies elements between tensors of equal shape and dtype.
 void copy_elements(const Tensor& from, Tensor& to);
 // A contiguous copy in a block of its own; false when memory is exhausted.

@@ -15,6 +15,7 @@ TautError                   anything taut raises on purpose            exit 1
 │   ├── EmptyChangeError    a pass changed nothing
 │   └── QualityError        its result loses more than allowed
 ├── KernelError             a native kernel refused its arguments      exit 4
+├── CommunicationError      ranks of a job could not exchange          exit 4
 ├── BuildError              kernels could not be generated or linked   exit 4
 ├── ArtefactError           an artefact cannot be read                 exit 5
 │   ├── TamperedError       its content does not match its manifest
@@ -149,6 +150,12 @@ class QualityError(TransformError):
 
 class KernelError(TautError, ValueError):
     """A native kernel refused its arguments."""
+
+    exit_code = 4
+
+
+class CommunicationError(TautError, RuntimeError):
+    """Ranks of a training job could not exchange what they had to."""
 
     exit_code = 4
 

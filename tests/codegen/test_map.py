@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from fenced import fenced, poisoned, untouched
@@ -207,3 +209,17 @@ def test_recipes_that_make_no_sense_are_refused() -> None:
         map_recipe(SOFTMAX, [f32(4, 3)], f32(5, 3))
     with pytest.raises(ArgumentError, match="expression"):
         map_recipe((), [f32(3)], f32(3))
+
+
+# Halide took minutes for these: it looked for bounds through the polynomial of a clamped value.
+BOUNDS_IN_POLYNOMIALS = {
+    "gelu(x) - x": (("operand", 0), ("gelu", 0), ("sub", 1, 0)),
+    "gelu three times": (("operand", 0), ("gelu", 0), ("gelu", 1), ("gelu", 2)),
+    "many functions": (("operand", 0), ("tanh", 0), ("gelu", 1), ("erf", 2), ("sigmoid", 3)),
+    "sum of gelu(x) - x": (("operand", 0), ("gelu", 0), ("sub", 1, 0), ("row_sum", 2), ("mul", 2, 3)),
+}
+
+
+def test_bounds_in_polynomials_are_generated_soon(tmp_path: Path) -> None:
+    recipes = [map_recipe(entries, [f32(None, None)], f32(None, None)) for entries in BOUNDS_IN_POLYNOMIALS.values()]
+    assert not build(recipes, cache=tmp_path, timeout=30.0).failed

@@ -232,6 +232,13 @@ def test_column_blocks_of_a_matrix_are_disjoint() -> None:
     assert not disjoint(whole.narrow(1, 0, 5), whole.narrow(1, 4, 6))
 
 
+def test_channels_of_pixels_are_disjoint_in_whatever_dimensions_the_pixels_lie() -> None:
+    buffer = Buffer("arena", torch.float32, 60)
+    image, line = View(buffer, (2, 3, 10), (30, 10, 1)), View(buffer, (6, 10), (10, 1))
+    assert disjoint(image.narrow(2, 0, 4), line.narrow(1, 4, 6))
+    assert not disjoint(image.narrow(2, 0, 5), line.narrow(1, 4, 6))
+
+
 class Joined(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -258,7 +265,11 @@ def test_slices_of_a_joined_result_do_not_wait_for_each_other() -> None:
         (torch.nn.Conv2d(8, 16, 3), torch.randn(3, 8, 5, 6), 3),
         (torch.nn.Conv2d(40, 40, 3, groups=40), torch.randn(1, 40, 5, 6), 2),
         (torch.nn.Conv2d(72, 72, 5, padding=2, groups=72), torch.randn(1, 72, 14, 14), 2),
+        (torch.nn.AvgPool2d(3, 1, 1), torch.randn(1, 40, 5, 6), 3),
+        (torch.nn.MaxPool2d(3, 2), torch.randn(1, 20, 9, 9), 2),
         (torch.nn.GELU(), torch.randn(5, 6).t(), 1),
+        (torch.nn.GELU(), torch.randn(50), 3),
+        (torch.nn.Softmax(-1), torch.randn(1, 5, 6), 3),
     ],
 )
 def test_parts_make_up_the_whole(model: torch.nn.Module, x: torch.Tensor, parts: int) -> None:
@@ -273,6 +284,45 @@ def test_parts_make_up_the_whole(model: torch.nn.Module, x: torch.Tensor, parts:
     lowered = apply_schedule(made.lowered, Stages(stages))
     run = session(lowered, generate(lowered.program), poison=True)
     assert torch.equal(run(x)[0], made.session(x)[0])
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        (torch.nn.Conv2d(8, 40, 3, padding=1), (1, 8, 14, 9)),
+        (torch.nn.Conv2d(8, 16, 5, padding=2), (1, 8, 35, 7)),
+        (torch.nn.Conv2d(8, 16, 3, stride=2, padding=2, dilation=2), (1, 8, 17, 9)),
+        (torch.nn.Conv2d(3, 16, 7, stride=2, padding=3), (1, 3, 32, 32)),
+        (torch.nn.Conv2d(24, 40, 1), (1, 24, 7, 7)),
+        (torch.nn.Conv2d(24, 40, 1, stride=2), (1, 24, 9, 9)),
+        (torch.nn.Conv2d(40, 40, 3, padding=1, groups=40), (1, 40, 7, 6)),
+        (torch.nn.Conv2d(20, 20, 5, padding=2, stride=2, groups=20), (1, 20, 13, 12)),
+        (torch.nn.AvgPool2d(3, 1, 1), (1, 24, 9, 9)),
+        (torch.nn.AvgPool2d(3, 2, 1, count_include_pad=False), (1, 24, 9, 9)),
+        (torch.nn.MaxPool2d(3, 2), (1, 24, 15, 9)),
+        (torch.nn.Conv2d(8, 16, 3, padding=1), (3, 8, 5, 6)),
+    ],
+)
+def test_rows_make_up_the_whole(model: torch.nn.Module, shape: tuple[int, ...], parts: int) -> None:
+    x = torch.randn(shape)
+    made = compile_model(torch.nn.Sequential(torch.nn.ReLU(), model).eval(), (x,))
+    block = made.lowered.blocks[0]
+    steps = [step for step in schedulable(block) if can_split(block.steps[step], parts, rows=True)]
+    assert len(steps) == len(schedulable(block))
+    lowered = apply_schedule(
+        made.lowered,
+        Queues(tuple(tuple(Part(step, part, parts, rows=True) for step in steps) for part in range(parts))),
+    )
+    run = session(lowered, generate(lowered.program), poison=True)
+    torch.testing.assert_close(run(x)[0], made.session(x)[0], rtol=1e-5, atol=1e-6)
+
+
+def test_a_part_that_would_see_no_row_is_none() -> None:
+    block = compile_model(torch.nn.Conv2d(8, 16, 1, padding=(3, 0)).eval(), (torch.randn(1, 8, 2, 6),)).lowered.blocks[0]
+    last = block.steps[-1]
+    assert can_split(last, 2, rows=True)
+    assert not can_split(last, 8, rows=True)
 
 
 def test_parts_of_what_has_no_parts_are_refused() -> None:

@@ -282,6 +282,9 @@ READS_NOTHING = {
     Opcode.COPY: (0, 5),
     Opcode.TRANSFER: (1, 5, 0),
     Opcode.FILL: (5, 0),
+    Opcode.LEVELS: (1, 2, 0, 5, 0),
+    Opcode.ELEMENT: (0, 5, 0),
+    Opcode.STACK: (5, 0, 0, 0),
 }
 
 

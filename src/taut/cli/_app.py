@@ -19,6 +19,7 @@ from taut.cli._optimize import optimize
 from taut.cli._quantize import quantize
 from taut.cli._report import report
 from taut.cli._run import run
+from taut.cli._schedule import schedule
 from taut.cli._study import study
 from taut.cli._text import printable
 from taut.errors import Interrupted, TautError
@@ -45,6 +46,7 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
 for command in (optimize, quantize, formats, inspect, run, export, report, compare, doctor):
     app.command()(command)
 app.command("compile")(compile_)
+app.command()(schedule)
 app.add_typer(study, name="study")
 
 

@@ -2,6 +2,9 @@
 
 Row operations sum in as many accumulators as a vector has lanes, whole vectors first and then the tail of the row,
 under a mask, so that nothing outside the row is touched.
+
+Loops are not partitioned into a steady state and its ends: that makes nothing faster here, and Halide's search for
+where to cut takes minutes for some expressions with bounds inside polynomials, such as gelu(x) - x.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ def pipeline(recipe: Recipe) -> tuple[hl.Pipeline, list[hl.ImageParam]]:
     result[tuple(variables)] = convert(rows.value(len(recipe.expression) - 1, column), space.dtype)
     if not rows.reduced and space.shape[-1] != 1:
         result.vectorize(variables[0], _LANES, hl.TailStrategy.Predicate)
+    result.never_partition_all()
     constrain(result.output_buffer(), space)
     rows.schedule()
     return hl.Pipeline(result), parameters
@@ -102,7 +106,7 @@ class _Rows:
         column = hl.Var("column")
         kept = hl.Func(f"kept{number}")
         kept[(column, *self._outer)] = self.value(number, column)
-        kept.vectorize(column, _LANES, hl.TailStrategy.Predicate)
+        kept.vectorize(column, _LANES, hl.TailStrategy.Predicate).never_partition_all()
         self._known[number] = lambda place: hl.Expr(kept[(place, *self._outer)])
         self._stages.append(lambda: self._at_row(kept, sized_by_row=True))
 
@@ -149,7 +153,7 @@ class _Rows:
         def schedule() -> None:
             partial.bound(lane, 0, lanes).vectorize(lane, lanes).store_in(hl.MemoryType.Stack)
             for position, arrange in enumerate(stages):
-                arrange(partial.update(position))
+                arrange(partial.update(position)).never_partition_all()
             total.update().atomic().vectorize(every.x, lanes)
             self._at_row(partial)
             self._at_row(total)

@@ -143,7 +143,7 @@ def gelu(x: hl.Expr) -> hl.Expr:
 
 def gelu_tanh(x: hl.Expr) -> hl.Expr:
     """The approximation of gelu by tanh, through the logistic function."""
-    limited = hl.clamp(x, hl.f32(-1e12), hl.f32(1e12))
+    limited = _clamp(x, hl.f32(-1e12), hl.f32(1e12))
     inner = hl.f32(2.0 * math.sqrt(2.0 / math.pi)) * (limited + hl.f32(0.044715) * limited * limited * limited)
     return hl.select(is_nan(x), x, x * sigmoid(inner))
 
@@ -187,6 +187,11 @@ def minimum(a: hl.Expr, b: hl.Expr) -> hl.Expr:
     return _propagating(hl.min, a, b)
 
 
+def _clamp(x: hl.Expr, low: hl.Expr, high: hl.Expr) -> hl.Expr:
+    # Not hl.clamp: Halide tracks bounds through that, which takes minutes for a polynomial of it. LLVM sees the same.
+    return hl.select(x < low, low, x > high, high, x)
+
+
 def _propagating(choose: Callable[[hl.Expr, hl.Expr], hl.Expr], a: hl.Expr, b: hl.Expr) -> hl.Expr:
     value = choose(a, b)
     if not value.type().is_float():
@@ -195,13 +200,13 @@ def _propagating(choose: Callable[[hl.Expr, hl.Expr], hl.Expr], a: hl.Expr, b: h
 
 
 def _half_normal(x: hl.Expr) -> hl.Expr:
-    limited = hl.clamp(x, hl.f32(-_NORMAL_LIMIT), hl.f32(_NORMAL_LIMIT))
+    limited = _clamp(x, hl.f32(-_NORMAL_LIMIT), hl.f32(_NORMAL_LIMIT))
     u = limited * limited * hl.f32(2.0 / _NORMAL_LIMIT**2) - hl.f32(1.0)
-    return hl.clamp(limited * _polynomial(u, _NORMAL), hl.f32(-0.5), hl.f32(0.5))
+    return _clamp(limited * _polynomial(u, _NORMAL), hl.f32(-0.5), hl.f32(0.5))
 
 
 def _trigonometric(x: hl.Expr, quarter: int) -> hl.Expr:
-    limited = hl.clamp(x, hl.f32(-1e9), hl.f32(1e9))
+    limited = _clamp(x, hl.f32(-1e9), hl.f32(1e9))
     n = hl.round(limited * hl.f32(2.0 / math.pi))
     # LLVM may join the constants of a difference taken in parts; in double precision there is one only.
     r = hl.cast(hl.Float(32), hl.cast(hl.Float(64), limited) - hl.cast(hl.Float(64), n) * hl.f64(math.pi / 2.0))

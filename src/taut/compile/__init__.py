@@ -20,6 +20,7 @@ from taut.compile._inspect import (
 )
 from taut.compile._model import CompiledModel, CompileReport, compile_model
 from taut.compile._save import check_program_destination, example_of, failed_kernels, is_program, load, save
+from taut.compile.scheduling import ScheduledModel, ScheduleReport, schedule, schedule_of
 
 __all__ = [
     "CHILD",
@@ -31,6 +32,8 @@ __all__ = [
     "Inspection",
     "Memory",
     "ProgramBuilder",
+    "ScheduleReport",
+    "ScheduledModel",
     "Step",
     "check_program_destination",
     "compile_model",
@@ -43,6 +46,8 @@ __all__ = [
     "load",
     "random_inputs",
     "save",
+    "schedule",
+    "schedule_of",
     "seconds_by_label",
 ]
 

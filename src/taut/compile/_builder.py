@@ -89,7 +89,7 @@ class ProgramBuilder:
             procedure = waiting.pop()
             code = Code(procedure.name, procedure.parameters, procedure.results)
             arguments = [Value(position) for position in range(procedure.parameters)]
-            body = Body(code, number_of, linker.message)
+            body = Body(code, number_of, linker)
             returned = procedure.body(body, *arguments)
             values = (returned,) if isinstance(returned, Value) else tuple(returned)
             if len(values) != procedure.results:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from taut.compile._builder_code import Code, RowType
+from taut.compile._builder_link import Linker
 from taut.errors import ArgumentError
 from taut.graph import Graph
 from taut.runtime import Opcode, ShapeCode
@@ -108,12 +109,13 @@ class Body:
     Args:
         code: where it goes.
         number_of: the number of a cell or procedure that is called.
-        message: the number of the text of a check.
+        linker: holds the texts of checks and the kernels.
     """
 
-    def __init__(self, code: Code, number_of: Callable[[Cell | Procedure], int], message: Callable[[str], int]) -> None:
+    def __init__(self, code: Code, number_of: Callable[[Cell | Procedure], int], linker: Linker) -> None:
         self.code = code
-        self.message = message
+        self.message = linker.message
+        self.kernel = linker.kernel
         self._number_of = number_of
 
     def call(self, target: Cell | Procedure, *arguments: Value) -> tuple[Value, ...]:

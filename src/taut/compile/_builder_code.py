@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -121,17 +122,29 @@ class Code:
         self.add(Opcode.NEW, found, DTYPES.index(kind.dtype), len(sizes), *sizes)
         return found
 
+    def view(self, tensor: int, offset: int, sizes: Sequence[int], strides: Sequence[int]) -> int:
+        """The register of a view of a tensor; offset, sizes and strides are slots."""
+        found = self.register()
+        self.add(Opcode.VIEW, found, tensor, offset, len(sizes), *sizes, *strides)
+        return found
+
     def row(self, tensor: int, index: int, kind: RowType) -> int:
         """The register of one row of a contiguous tensor."""
-        found = self.register()
         offset = self.compute(ShapeCode.MUL, index, self.number(kind.elements))
-        strides = [1]
-        for size in reversed(kind.shape[1:]):
-            strides.insert(0, strides[0] * max(size, 1))
-        sizes = [self.number(size) for size in kind.shape]
-        steps = [self.number(stride) for stride in strides[: len(sizes)]]
-        self.add(Opcode.VIEW, found, tensor, offset, len(sizes), *sizes, *steps)
-        return found
+        return self.view(tensor, offset, list(map(self.number, kind.shape)), list(map(self.number, kind.strides)))
+
+    def some_rows(self, tensor: int, first: int, count: int, kind: RowType) -> int:
+        """The register of consecutive rows of a contiguous tensor."""
+        offset = self.compute(ShapeCode.MUL, first, self.number(kind.elements))
+        sizes = [count, *map(self.number, kind.shape)]
+        return self.view(tensor, offset, sizes, list(map(self.number, (kind.elements, *kind.strides))))
+
+    def flat_rows(self, tensor: int, count: int, kind: RowType) -> int:
+        """The register of a contiguous tensor's rows with one dimension each."""
+        if len(kind.shape) == 1:
+            return tensor
+        width = self.number(kind.elements)
+        return self.view(tensor, self.number(0), (count, width), (width, self.number(1)))
 
     def function(self) -> Function:
         """The function; the code must end with RETURN."""
@@ -162,6 +175,5 @@ class RowType:
     def __init__(self, shape: tuple[int, ...], dtype: torch.dtype) -> None:
         self.shape = shape
         self.dtype = dtype
-        self.elements = 1
-        for size in shape:
-            self.elements *= size
+        self.elements = math.prod(shape)
+        self.strides = tuple(math.prod(max(size, 1) for size in shape[axis + 1 :]) for axis in range(len(shape)))

@@ -31,6 +31,12 @@ class Linker:
         self.messages.append(text)
         return len(self.messages) - 1
 
+    def kernel(self, kernel: Kernel) -> int:
+        """The number of a kernel."""
+        if kernel not in self.kernels:
+            self.kernels.append(kernel)
+        return self.kernels.index(kernel)
+
     def add(self, program: Program) -> int:
         """Take a program over; returns the number of its function 0."""
         bases = {

@@ -46,6 +46,13 @@ def is_convolution(graph: Graph, node: Node) -> bool:
     return groups == 1 or (groups == weight.shape[0] == kind.shape[1] and weight.shape[1] == 1)
 
 
+def convolution_parts(graph: Graph, node: Node) -> tuple[Window, int, torch.Tensor | None]:
+    """The window, groups and bias of what `is_convolution` accepts."""
+    weight = graph.constant(node.args[1])
+    assert weight is not None
+    return *_window(node, weight), graph.constant(_bias(node))
+
+
 def convolution_anchor(lowering: Lowering, node: Node) -> Anchor:
     """The convolution of x (N, C, H, W) or (N, C, W), whose result lies in memory as (N, H, W, C)."""
     weight = lowering.graph.constant(node.args[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from taut.compile._block import Block, CopyStep, KernelStep, Step, buffers_of
@@ -56,14 +57,18 @@ def disjoint(a: View, b: View) -> bool:
     first, second = _numbers(a), _numbers(b)
     if first is None or second is None:
         return False
-    (offset_a, box_a), (offset_b, box_b) = first, second
+    # Pixels may be one dimension of one view and two of the other.
+    return _apart(*first, *second) or _apart(first[0], _joined(first[1]), second[0], _joined(second[1]))
+
+
+def _apart(offset_a: int, box_a: list[tuple[int, int]], offset_b: int, box_b: list[tuple[int, int]]) -> bool:
     if 0 in (size for size, _ in (*box_a, *box_b)):
         return True
     if offset_a > offset_b:
         offset_a, offset_b, box_a, box_b = offset_b, offset_a, box_b, box_a
     if offset_a + _reach(box_a) < offset_b:
         return True
-    strides = sorted({stride for size, stride in (*box_a, *box_b) if size > 1}, reverse=True)
+    strides = sorted({stride for _, stride in (*box_a, *box_b)}, reverse=True)
     extents_a, extents_b = _extents(box_a, strides), _extents(box_b, strides)
     if extents_a is None or extents_b is None:
         return False
@@ -85,6 +90,20 @@ def disjoint(a: View, b: View) -> bool:
     return apart
 
 
+def shared_elements(a: View, b: View) -> int:
+    """About how many elements two views of one buffer share; 0 where sizes are not static."""
+    first, second = _numbers(a), _numbers(b)
+    if first is None or second is None or disjoint(a, b):
+        return 0
+    starts, ends, counts = [], [], []
+    for offset, box in (first, second):
+        starts.append(offset)
+        ends.append(offset + _reach(box) + 1)
+        counts.append(math.prod(size for size, _ in box))
+    common = min(ends) - max(starts)
+    return min(count * common // (end - start) for count, start, end in zip(counts, starts, ends, strict=True))
+
+
 def _numbers(view: View) -> tuple[int, list[tuple[int, int]]] | None:
     """Offset and dimensions (size, stride) as integers."""
     if not isinstance(view.offset, int):
@@ -93,9 +112,20 @@ def _numbers(view: View) -> tuple[int, list[tuple[int, int]]] | None:
     for size, stride in zip(view.sizes, view.strides, strict=True):
         if not isinstance(size, int) or not isinstance(stride, int) or stride < 0:
             return None
-        if stride != 0:
+        if stride != 0 and size != 1:
             box.append((size, stride))
     return view.offset, box
+
+
+def _joined(box: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Dimensions that follow each other in memory as one."""
+    made: list[tuple[int, int]] = []
+    for size, stride in box:
+        if made and made[-1][1] == size * stride:
+            made[-1] = made[-1][0] * size, stride
+        else:
+            made.append((size, stride))
+    return made
 
 
 def _reach(box: Sequence[tuple[int, int]]) -> int:
@@ -104,6 +134,5 @@ def _reach(box: Sequence[tuple[int, int]]) -> int:
 
 def _extents(box: Sequence[tuple[int, int]], strides: Sequence[int]) -> list[int] | None:
     """The size along each stride; None where two dimensions have the same."""
-    own = [(size, stride) for size, stride in box if size > 1]
-    sizes = {stride: size for size, stride in own}
-    return [sizes.get(stride, 1) for stride in strides] if len(sizes) == len(own) else None
+    sizes = {stride: size for size, stride in box}
+    return [sizes.get(stride, 1) for stride in strides] if len(sizes) == len(box) else None

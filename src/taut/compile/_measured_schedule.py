@@ -17,6 +17,7 @@ from taut.compile._parallel import (
     Part,
     Queues,
     Schedule,
+    Split,
     Stages,
     apply_schedule,
     list_schedule,
@@ -69,7 +70,9 @@ def fastest_schedule(lowered: Lowered, inputs: Sequence[Any], workers: int = 2, 
     large = {step: workers for step in splittable if durations[step] >= _WORTH_SPLITTING}
 
     def listed(parts: dict[int, int]) -> Schedule:
-        return list_schedule(block, durations, workers, hand_off=_HAND_OFF, transfer=_TRANSFER, parts=parts)
+        return list_schedule(
+            block, durations, workers, hand_off=_HAND_OFF, transfer=_TRANSFER, parts={s: Split(n) for s, n in parts.items()}
+        )
 
     candidates: dict[str, Schedule] = {
         "list": listed({}),

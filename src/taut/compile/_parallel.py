@@ -11,8 +11,7 @@ from typing import NamedTuple, TypeAlias
 
 from taut.compile._block import Block, CopyStep, KernelStep, Region, Step, inputs_of, outputs_of
 from taut.compile._block import Task as EmittedTask
-from taut.compile._dependences import dependences
-from taut.compile._dims import product
+from taut.compile._dependences import dependences, shared_elements
 from taut.compile._memory import plan_memory
 from taut.compile._program import Lowered, assemble
 from taut.compile._split import split_step
@@ -26,11 +25,29 @@ class Part(NamedTuple):
         step: its number in the block.
         part: which one.
         parts: how many there are.
+        rows: whether they are images or rows of images, rather than what `split_step` likes best.
     """
 
     step: int
     part: int
     parts: int
+    rows: bool = False
+
+
+class Split(NamedTuple):
+    """How a step is split.
+
+    Attributes:
+        parts: how many.
+        rows: as in `Part`.
+    """
+
+    parts: int
+    rows: bool = False
+
+    def items(self, step: int) -> list[Part]:
+        """All parts of a step."""
+        return [Part(step, part, self.parts, self.rows) for part in range(self.parts)]
 
 
 Item: TypeAlias = int | Part
@@ -81,7 +98,7 @@ def apply_schedule(lowered: Lowered, schedule: Schedule, function: int = 0) -> L
     """
     source = lowered.blocks[function]
     _check_items(source, schedule)
-    parts = {item.step: item.parts for item in _items(schedule) if isinstance(item, Part)}
+    parts = {item.step: Split(item.parts, item.rows) for item in _items(schedule) if isinstance(item, Part)}
     split, number_of = _split(source, parts)
     block, regions, before = _arranged(split, _tasks(schedule, number_of))
     blocks, plans = list(lowered.blocks), list(lowered.plans)
@@ -102,7 +119,7 @@ def list_schedule(
     *,
     hand_off: float = 0.0,
     transfer: float = 0.0,
-    parts: Mapping[int, int] = MappingProxyType({}),
+    parts: Mapping[int, Split] = MappingProxyType({}),
 ) -> Queues:
     """Greedy by the longest path to the end: the ready step on which most waits goes to who can start it first.
 
@@ -112,7 +129,7 @@ def list_schedule(
         workers: how many.
         hand_off: what it costs to wait for another worker, in the same unit.
         transfer: what it costs to read a byte that another worker wrote, in the same unit.
-        parts: steps to split, each into so many parts, which take equal shares of the duration.
+        parts: steps to split, into parts that take equal shares of the duration.
     """
     block, number_of = _split(block, parts)
     items = {number: item for item, number in number_of.items()}
@@ -156,6 +173,34 @@ def list_schedule(
     return Queues(tuple(map(tuple, queues)))
 
 
+def lockstep(
+    block: Block, durations: Sequence[float], workers: int, parts: Mapping[int, Split]
+) -> Queues:
+    """Steps in the order of the block, each on all workers at once where `parts` has it, without barriers.
+
+    Part i runs on worker i, so that parts that were cut alike find their inputs where they run. Whole steps go to who
+    has least to do.
+
+    Args:
+        block: the code.
+        durations: of each step, in any unit.
+        workers: how many.
+        parts: steps to split, each into so many parts as there are workers.
+    """
+    queues: list[list[Item]] = [[] for _ in range(workers)]
+    load = [0.0] * workers
+    for step in schedulable(block):
+        if step in parts:
+            for worker, item in enumerate(parts[step].items(step)):
+                queues[worker].append(item)
+                load[worker] += durations[step] / workers
+        else:
+            worker = min(range(workers), key=lambda number: load[number])
+            queues[worker].append(step)
+            load[worker] += durations[step]
+    return Queues(tuple(map(tuple, queues)))
+
+
 def lower_bound(block: Block, durations: Sequence[float], workers: int) -> float:
     """No schedule of whole steps takes less: the longest path, or the work shared evenly."""
     finish: list[float] = []
@@ -169,12 +214,11 @@ def _bytes_between(writer: Step, reader: Step) -> int:
     if not isinstance(writer, KernelStep | CopyStep) or not isinstance(reader, KernelStep | CopyStep):
         return 0
     written = {view.buffer: view for view in outputs_of(writer)}
-    found = 0
-    for view in inputs_of(reader):
-        if view.buffer in written:
-            size = product(written[view.buffer].sizes)
-            found += size * view.dtype.itemsize if isinstance(size, int) else 0
-    return found
+    return sum(
+        shared_elements(written[view.buffer], view) * view.dtype.itemsize
+        for view in inputs_of(reader)
+        if view.buffer in written
+    )
 
 
 def _items(schedule: Schedule) -> Iterator[Item]:
@@ -198,21 +242,19 @@ def _check_items(block: Block, schedule: Schedule) -> None:
         raise GraphError(f"the schedule {problem} step {step}", expected="each kernel and copy once")
     for step, found in given.items():
         first = found[0]
-        expected = [Part(step, part, first.parts) for part in range(first.parts)] if isinstance(first, Part) else [step]
+        expected = Split(first.parts, first.rows).items(step) if isinstance(first, Part) else [step]
         if sorted(found, key=str) != sorted(expected, key=str):
             raise GraphError(f"the schedule has step {step} as {found}", expected=str(expected))
 
 
-def _split(block: Block, parts: Mapping[int, int]) -> tuple[Block, dict[Item, int]]:
-    """The block with steps in so many parts, and the new number of each item."""
+def _split(block: Block, parts: Mapping[int, Split]) -> tuple[Block, dict[Item, int]]:
+    """The block with steps in their parts, and the new number of each item."""
     steps: list[Step] = []
     number_of: dict[Item, int] = {}
     for number, step in enumerate(block.steps):
-        count = parts.get(number, 1)
-        pieces = split_step(step, count)
-        for part in range(count):
-            number_of[Part(number, part, count) if number in parts else number] = len(steps) + part
-        steps += pieces
+        items: Sequence[Item] = parts[number].items(number) if number in parts else (number,)
+        number_of |= {item: len(steps) + position for position, item in enumerate(items)}
+        steps += split_step(step, len(items), rows=number in parts and parts[number].rows)
     return dataclasses.replace(block, steps=tuple(steps)), number_of
 
 

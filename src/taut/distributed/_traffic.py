@@ -7,6 +7,9 @@ from typing import Literal, TypeAlias
 
 Collective: TypeAlias = Literal["all_reduce", "all_gather", "all_to_all"]
 
+COUNT_BYTES = 8
+INDEX_BYTES = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -40,3 +43,13 @@ class Traffic:
     def sent(self, ranks: int) -> float:
         """Bytes that each rank sends."""
         return sum(message.sent(ranks) for message in self.messages)
+
+
+def sparse_gather(kept: float, value_bytes: int) -> tuple[Message, Message]:
+    """The messages of `Communicator.gather_sparse`: the counts, then indices and values.
+
+    Args:
+        kept: entries of each rank.
+        value_bytes: of one value as it travels.
+    """
+    return Message("all_gather", COUNT_BYTES), Message("all_gather", kept * (INDEX_BYTES + value_bytes))

@@ -1,4 +1,4 @@
-"""Native kernels: instruction-set dispatch, quantised linear layers and convolutions, and the host's peak rates.
+"""Native kernels: instruction-set dispatch, quantised layers, selection and codes of gradients, the host's peak rates.
 
 Importing this room registers `torch.ops.taut.*`.
 """
@@ -9,6 +9,16 @@ from taut.kernels._convolution import (
     pack_int8_convolution,
     pack_vector_convolution,
     vector_convolution,
+)
+from taut.kernels._gradient_codes import (
+    QUANTISE_BLOCK,
+    decode_indices,
+    dequantise_add,
+    encode_indices,
+    pack_signs,
+    quantise_stochastic,
+    scatter_add,
+    unpack_majority,
 )
 from taut.kernels._int8_linear import int8_linear, pack_int8_linear
 from taut.kernels._isa import active_isa, available_isas, force
@@ -21,14 +31,32 @@ from taut.kernels._recurrent import (
     recurrent,
     small_linear,
 )
+from taut.kernels._selection import (
+    MAGNITUDE_BINS,
+    Moments,
+    accumulate_and_select_top_k,
+    accumulate_moments,
+    exceedance_moments,
+    select_above,
+    top_k,
+)
 from taut.kernels._triton import pack_triton_vector_linear, triton_vector_linear
 from taut.kernels._vector_linear import pack_vector_linear, vector_linear
 
 __all__ = [
+    "MAGNITUDE_BINS",
     "MAX_IN_FEATURES",
+    "QUANTISE_BLOCK",
+    "Moments",
     "PackedRecurrent",
+    "accumulate_and_select_top_k",
+    "accumulate_moments",
     "active_isa",
     "available_isas",
+    "decode_indices",
+    "dequantise_add",
+    "encode_indices",
+    "exceedance_moments",
     "force",
     "int8_convolution",
     "int8_linear",
@@ -37,13 +65,19 @@ __all__ = [
     "pack_int8_convolution",
     "pack_int8_linear",
     "pack_recurrent",
+    "pack_signs",
     "pack_small_linear",
     "pack_triton_vector_linear",
     "pack_vector_convolution",
     "pack_vector_linear",
+    "quantise_stochastic",
     "recurrent",
+    "scatter_add",
+    "select_above",
     "small_linear",
+    "top_k",
     "triton_vector_linear",
+    "unpack_majority",
     "vector_convolution",
     "vector_linear",
 ]

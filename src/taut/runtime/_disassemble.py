@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from taut.runtime._program import DTYPES, Function, Instruction, Kernel, Opcode, Parameter, Program, ShapeCode
 
 # One letter a word: r register, s slot, d dtype, i plain number, k kernel, f fallback, m message, c function, j
-# instruction; R and S a list of registers or slots after its length, T two lists of slots of one length, P tasks.
+# instruction; R and S a list of registers or slots after its length, T two lists of slots of one length, P tasks, C
+# cases.
 _WORDS = {
     Opcode.SHAPE: "ii",
     Opcode.ARENA: "s",
@@ -38,6 +39,9 @@ _WORDS = {
     Opcode.PLACE: "ri",
     Opcode.FILL: "rs",
     Opcode.PARALLEL: "P",
+    Opcode.LEVELS: "rrsrC",
+    Opcode.ELEMENT: "srs",
+    Opcode.STACK: "rrsi",
 }
 _INFIX = {
     ShapeCode.ADD: "+",
@@ -115,6 +119,8 @@ def _word(program: Program, letter: str, words: Iterator[int]) -> str:
             return f"({', '.join(f'{letter.lower()}{next(words)}' for _ in range(value))})"
         case "P":
             return "; ".join(_task(number, words) for number in range(value))
+        case "C":
+            return "; ".join(_case(words) for _ in range(value))
         case "T":
             return " ".join(f"({', '.join(f's{next(words)}' for _ in range(value))})" for _ in range(2))
     return str(value)
@@ -124,6 +130,11 @@ def _task(number: int, words: Iterator[int]) -> str:
     length, worker, before = next(words), next(words), next(words)
     after = "".join(f" t{next(words)}" for _ in range(before))
     return f"t{number} {length} on {worker}" + (f" after{after}" if after else "")
+
+
+def _case(words: Iterator[int]) -> str:
+    tag, children = next(words), next(words)
+    return f"{tag}: ({', '.join(str(next(words)) for _ in range(children))})"
 
 
 def _assignments(code: tuple[int, ...]) -> list[str]:

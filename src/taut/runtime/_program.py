@@ -32,6 +32,11 @@ class Opcode(enum.IntEnum):
     should run it and the numbers of earlier tasks that must be done before. Tasks that nothing orders may run at the
     same time and must not write what another of them touches. In the order of the code they are always right.
 
+    LEVELS lists the nodes of a tree in steps, each all nodes of one height (0 without children) and one case, which
+    says which fields are children. The second register becomes an object whose fields are the nodes; the heap's slot
+    becomes the number of steps. The first register becomes an int64 tensor: for each step its case, first node, number
+    of nodes and the position of its lists; then these lists, for each child the numbers of the nodes that are it.
+
     In the words, `r` is a register, `s` a slot of the heap, `dtype` a position in `DTYPES`, `pc` the number of an
     instruction in the same function. A list of n items follows its length.
     """
@@ -65,6 +70,9 @@ class Opcode(enum.IntEnum):
     PLACE = 26  # r device: says where the ALLOC or NEW just before it puts its tensor; device 0 without this
     FILL = 27  # r s: heap[s] into each element of a tensor
     PARALLEL = 28  # n tasks: the next instructions on several workers; a task is: instructions worker n task...
+    LEVELS = 29  # r r_nodes s r_object n cases: the nodes of a tree by height and case; a case is: tag n field...
+    ELEMENT = 30  # s r s_index: heap[s] = an element of an integer or bool tensor with one dimension
+    STACK = 31  # r r_nodes s_first field: row i = that field, a tensor, of the object in field heap[s_first] + i
 
 
 class ShapeCode(enum.IntEnum):

@@ -1,0 +1,196 @@
+"""The exchange of sparse gradients against Gloo's own, over links of a lab: 1 % of the entries on each rank.
+
+Ours is `gather_sparse`: "plain" (int32 indices, float32 values), "compact" (coded indices, bfloat16 values, rounding
+included; 2.6 times fewer bytes) and "compact, fp32" (coded indices, float32 values). The peers:
+
+- sparse all-reduce: `dist.all_reduce` of a COO tensor, 12 bytes an entry; what it returns is the sum.
+- two all-gathers: what users write, int64 indices and float32 values in `dist.all_gather`, both padded already.
+- same bytes: the 8 bytes an entry that "plain" sends, in one `dist.all_gather`; lengths known, nothing packed.
+
+Wall time, the slowest rank of each repetition, arms interleaved; ratios are medians of paired repetitions with a 95 %
+interval. "dense" adds the sum as a dense tensor, which the sparse all-reduce spares the others. The limit is the bytes
+of the plain form over the link. Needs root (network namespaces); without it only loopback is measured.
+
+    python -m benchmarks.sparse_exchange [--quick] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from taut.distributed import LinkLab, LocalRanks, gather_sparse, missing_for_lab
+from taut.stats import fingerprint, quantile_interval, quietness
+
+RATIO = 0.01
+RATES = (None, 500, 100)  # Mbit/s
+ELEMENTS = (1_000_000, 5_000_000, 25_000_000)
+REPEATS = 11
+OURS = ("plain", "compact", "compact, fp32")
+PEERS = ("sparse all-reduce", "two all-gathers", "same bytes")
+TARGETS = {"sparse all-reduce": 5.0, "two all-gathers": 3.0, "same bytes": 3.0}
+
+
+def main() -> int:
+    """Measure every cell; exit code 1 if a target is missed by every form of ours."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="2 ranks, 1 M elements, 500 Mbit/s and unshaped")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    options = parser.parse_args()
+    missing = missing_for_lab()
+    if missing is not None:
+        print(f"loopback only: {missing}", file=sys.stderr)
+    rates = (None,) if missing else RATES[:2] if options.quick else RATES
+    rows = []
+    for ranks in (2,) if options.quick else (2, 4):
+        with ExitStack() as stack:
+            lab = stack.enter_context(LocalRanks(ranks) if missing else LinkLab(ranks))
+            for rate in rates:
+                if isinstance(lab, LinkLab):
+                    lab.shape(None if rate is None else rate * 1e6 / 8)
+                for elements in ELEMENTS[:1] if options.quick else ELEMENTS:
+                    times = lab.run(measure_arms, elements, REPEATS)
+                    rows.append(row := summarise(ranks, rate, elements, times))
+                    show(row)
+    if options.json is not None:
+        document = {"fingerprint": fingerprint().to_dict(), "quietness": str(quietness()), "rows": rows}
+        options.json.write_text(json.dumps(document, indent=1) + "\n")
+    reached = [row["best"][peer] for row in rows for peer in ("sparse all-reduce", "two all-gathers")]
+    return int(not all(reached))
+
+
+def measure_arms(elements: int, repeats: int) -> dict[str, list[tuple[float, float]]]:
+    """On one rank: for each arm, seconds of the exchange and seconds until the sum is dense, by repetition."""
+    rank = dist.get_rank()
+    generator = torch.Generator().manual_seed(rank)
+    kept = round(RATIO * elements)
+    arms = make_arms(elements)
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in arms}
+    dense = torch.zeros(elements)
+    for repeat in range(repeats + 1):
+        indices = torch.randint(0, elements, (kept + kept // 50,), generator=generator).unique()[:kept]
+        values = torch.randn(indices.numel(), generator=generator)
+        for name, (exchange, finish) in arms.items():
+            narrow = indices.to(torch.int32)
+            dense.zero_()
+            dist.barrier()
+            start = time.perf_counter()
+            result = exchange(indices, narrow, values)
+            exchanged = time.perf_counter()
+            finish(result, dense)
+            if repeat:  # the first contains the set-up of connections
+                taken[name].append((exchanged - start, time.perf_counter() - start))
+    return taken
+
+
+def make_arms(elements: int) -> dict[str, tuple[Callable[..., Any], Callable[[Any, torch.Tensor], object]]]:
+    """Each arm: the exchange of int64 indices, int32 indices and values, and what makes its result dense."""
+    ranks = dist.get_world_size()
+
+    def add_all(entries: list[tuple[torch.Tensor, torch.Tensor]], dense: torch.Tensor) -> None:
+        for indices, values in entries:
+            dense.index_add_(0, indices, values.float())
+
+    def plain(_: torch.Tensor, indices: torch.Tensor, values: torch.Tensor) -> Any:
+        return gather_sparse(indices, values)
+
+    def compact(_: torch.Tensor, indices: torch.Tensor, values: torch.Tensor) -> Any:
+        return gather_sparse(indices, values.bfloat16(), coding="compact")
+
+    def compact_fp32(_: torch.Tensor, indices: torch.Tensor, values: torch.Tensor) -> Any:
+        return gather_sparse(indices, values, coding="compact")
+
+    def sparse(indices: torch.Tensor, _: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        entries = torch.sparse_coo_tensor(
+            indices[None], values, (elements,), check_invariants=False, is_coalesced=True
+        )
+        dist.all_reduce(entries)
+        return entries
+
+    def two(indices: torch.Tensor, _: torch.Tensor, values: torch.Tensor) -> Any:
+        all_indices = [torch.empty_like(indices) for _ in range(ranks)]
+        all_values = [torch.empty_like(values) for _ in range(ranks)]
+        dist.all_gather(all_indices, indices)
+        dist.all_gather(all_values, values)
+        return list(zip(all_indices, all_values, strict=True))
+
+    def same(_: torch.Tensor, indices: torch.Tensor, values: torch.Tensor) -> Any:
+        packed = torch.cat([indices, values.view(torch.int32)])
+        rows = [torch.empty_like(packed) for _ in range(ranks)]
+        dist.all_gather(rows, packed)
+        halves = (row.split(len(values)) for row in rows)
+        return [(first, second.view(torch.float32)) for first, second in halves]
+
+    def add_sparse(entries: torch.Tensor, dense: torch.Tensor) -> None:
+        dense.add_(entries)
+
+    return {
+        "plain": (plain, add_all),
+        "sparse all-reduce": (sparse, add_sparse),
+        "compact": (compact, add_all),
+        "two all-gathers": (two, add_all),
+        "compact, fp32": (compact_fp32, add_all),
+        "same bytes": (same, add_all),
+    }
+
+
+def summarise(
+    ranks: int, rate: int | None, elements: int, by_rank: list[dict[str, list[tuple[float, float]]]]
+) -> dict[str, Any]:
+    """Medians and ratios of one cell."""
+    slowest = {name: np.array([one[name] for one in by_rank]).max(axis=0) for name in by_rank[0]}  # (repeats, 2)
+    ratios = {}
+    for ours in OURS:
+        for peer in PEERS:
+            found = quantile_interval(slowest[peer][:, 0] / slowest[ours][:, 0], 0.5)
+            ratios[f"{ours} / {peer}"] = [found.estimate, found.low, found.high]
+    limit = None if rate is None else (ranks - 1) * 8 * RATIO * elements / (rate * 1e6 / 8)
+    return {
+        "ranks": ranks,
+        "mbit_per_second": rate,
+        "elements": elements,
+        "exchange_seconds": {name: float(np.median(values[:, 0])) for name, values in slowest.items()},
+        "dense_seconds": {name: float(np.median(values[:, 1])) for name, values in slowest.items()},
+        "limit_seconds": limit,
+        "ratios": ratios,
+        "best": {
+            peer: max(ratios[f"{ours} / {peer}"][0] for ours in OURS) >= target for peer, target in TARGETS.items()
+        },
+    }
+
+
+def show(row: dict[str, Any]) -> None:
+    """Print one cell."""
+    rate, limit = row["mbit_per_second"], row["limit_seconds"]
+    link = "unshaped" if rate is None else f"{rate} Mbit/s"
+    bound = "" if limit is None else f", limit of 8 B an entry {limit * 1e3:.1f} ms"
+    print(f"{row['ranks']} ranks, {link}, {row['elements'] / 1e6:g} M elements, {RATIO:.0%}{bound}")
+    for name, seconds in row["exchange_seconds"].items():
+        versus = ""
+        if name in OURS:
+            parts = (f"{peer} {_ratio(row['ratios'][f'{name} / {peer}'])}" for peer in PEERS)
+            versus = "   " + "; ".join(parts)
+        print(f"  {name:18s} {seconds * 1e3:8.2f} ms, dense {row['dense_seconds'][name] * 1e3:8.2f} ms{versus}")
+    for peer, reached in row["best"].items():
+        if not reached:
+            print(f"  target {TARGETS[peer]:g}x over {peer}: not reached")
+    sys.stdout.flush()
+
+
+def _ratio(values: list[float]) -> str:
+    estimate, low, high = values
+    return f"{estimate:.2f}x [{low:.2f}, {high:.2f}]"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

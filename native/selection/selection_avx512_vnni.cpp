@@ -1,0 +1,169 @@
+#include <immintrin.h>
+
+#include "selection/elements.h"
+
+namespace taut {
+namespace {
+
+inline __m512i magnitudes(__m512 values) {
+    return _mm512_and_si512(_mm512_castps_si512(values), _mm512_set1_epi32(static_cast<int>(magnitude_mask)));
+}
+
+// Packs in registers and stores whole vectors: packing into memory is slow on some processors.
+inline void store(__m512i indices, __m512 values, __mmask16 mask, Entries& out) {
+    _mm512_storeu_si512(out.indices + out.count, _mm512_maskz_compress_epi32(mask, indices));
+    _mm512_storeu_ps(out.values + out.count, _mm512_maskz_compress_ps(mask, values));
+    out.count += __builtin_popcount(mask);
+}
+
+void collect(const Candidates& from, std::uint32_t least, Entries& out) {
+    constexpr std::int64_t lanes = 16, vectors = 4, step = lanes * vectors;
+    const __m512i bound = _mm512_set1_epi32(static_cast<int>(least));
+    const __m512i iota = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    Entries local = out;
+    std::int64_t i = 0;
+    for (; i + step <= from.size; i += step) {
+        __m512 values[vectors];
+        __mmask16 masks[vectors];
+        unsigned any = 0;
+        for (int v = 0; v < vectors; ++v) {
+            values[v] = _mm512_loadu_ps(from.values + i + v * lanes);
+            masks[v] = _mm512_cmpge_epu32_mask(magnitudes(values[v]), bound);
+            any |= masks[v];
+        }
+        if (any == 0) continue;
+        if (local.count + step > local.capacity) {
+            collect_loop(from, i, i + step, least, local);
+            continue;
+        }
+        for (int v = 0; v < vectors; ++v) {
+            const std::int64_t at = i + v * lanes;
+            const __m512i indices = from.indices != nullptr
+                                        ? _mm512_loadu_si512(from.indices + at)
+                                        : _mm512_add_epi32(iota, _mm512_set1_epi32(static_cast<int>(from.first + at)));
+            store(indices, values[v], masks[v], local);
+        }
+    }
+    collect_loop(from, i, from.size, least, local);
+    out = local;
+}
+
+struct Pair {
+    __m512d low, high;
+};
+
+inline Pair widen(__m512 values) {
+    return {_mm512_cvtps_pd(_mm512_castps512_ps256(values)), _mm512_cvtps_pd(_mm512_extractf32x8_ps(values, 1))};
+}
+
+inline void save(double (&to)[moment_lanes], const Pair& from) {
+    _mm512_storeu_pd(to, from.low);
+    _mm512_storeu_pd(to + 8, from.high);
+}
+
+// Takes mantissas and exponents of magnitudes; `nonzero` are the lanes to take.
+struct Logarithms {
+    __m512d product = _mm512_set1_pd(1.0);
+    __m512i exponent = _mm512_setzero_si512();
+
+    void take(__m512d values, __mmask8 nonzero) {
+        const __m512i one = _mm512_set1_epi64(static_cast<long long>(double_one));
+        const __m512i bits = _mm512_mask_mov_epi64(one, nonzero, _mm512_castpd_si512(values));
+        const __m512i mantissa = _mm512_and_si512(bits, _mm512_set1_epi64(static_cast<long long>(double_mantissa)));
+        product = _mm512_mul_pd(product, _mm512_castsi512_pd(_mm512_or_si512(mantissa, one)));
+        exponent = _mm512_add_epi64(exponent, _mm512_srli_epi64(bits, 52));
+    }
+};
+
+template <bool log>
+void sum(const float* x, std::int64_t size, MomentLanes& lanes) {
+    Pair total{_mm512_setzero_pd(), _mm512_setzero_pd()}, square = total;
+    Logarithms low, high;
+    __m512i largest = _mm512_setzero_si512();
+    lanes = {};
+    for_each_16(x, size, [&](const float* run) {
+        const __m512i bits = magnitudes(_mm512_loadu_ps(run));
+        const __mmask16 nonzero = _mm512_test_epi32_mask(bits, bits);
+        const Pair value = widen(_mm512_castsi512_ps(bits));
+        largest = _mm512_max_epi32(largest, bits);
+        lanes.count += __builtin_popcount(nonzero);
+        total = {_mm512_add_pd(total.low, value.low), _mm512_add_pd(total.high, value.high)};
+        square = {_mm512_add_pd(square.low, _mm512_mul_pd(value.low, value.low)),
+                  _mm512_add_pd(square.high, _mm512_mul_pd(value.high, value.high))};
+        if constexpr (log) {
+            low.take(value.low, static_cast<__mmask8>(nonzero));
+            high.take(value.high, static_cast<__mmask8>(nonzero >> 8));
+        }
+    });
+    save(lanes.sum, total);
+    save(lanes.square, square);
+    save(lanes.product, {low.product, high.product});
+    _mm512_storeu_si512(lanes.exponent, low.exponent);
+    _mm512_storeu_si512(lanes.exponent + 8, high.exponent);
+    lanes.largest = static_cast<std::uint32_t>(_mm512_reduce_max_epi32(largest));
+}
+
+void moments(const float* x, std::int64_t size, bool log, MomentLanes& lanes) {
+    log ? sum<true>(x, size, lanes) : sum<false>(x, size, lanes);
+}
+
+void excess(const float* x, std::int64_t size, std::uint32_t least, double threshold, MomentLanes& lanes) {
+    const __m512i bound = _mm512_set1_epi32(static_cast<int>(least));
+    const __m512d offset = _mm512_set1_pd(threshold);
+    Pair total{_mm512_setzero_pd(), _mm512_setzero_pd()}, square = total;
+    __m512i largest = _mm512_setzero_si512();
+    lanes = {};
+    for_each_16(x, size, [&](const float* run) {
+        const __m512i bits = magnitudes(_mm512_loadu_ps(run));
+        const __mmask16 above = _mm512_cmpge_epu32_mask(bits, bound);
+        const Pair value = widen(_mm512_castsi512_ps(bits));
+        const Pair part{_mm512_maskz_sub_pd(static_cast<__mmask8>(above), value.low, offset),
+                        _mm512_maskz_sub_pd(static_cast<__mmask8>(above >> 8), value.high, offset)};
+        largest = _mm512_mask_max_epi32(largest, above, largest, bits);
+        lanes.count += __builtin_popcount(above);
+        total = {_mm512_add_pd(total.low, part.low), _mm512_add_pd(total.high, part.high)};
+        square = {_mm512_add_pd(square.low, _mm512_mul_pd(part.low, part.low)),
+                  _mm512_add_pd(square.high, _mm512_mul_pd(part.high, part.high))};
+    });
+    save(lanes.sum, total);
+    save(lanes.square, square);
+    lanes.largest = static_cast<std::uint32_t>(_mm512_reduce_max_epi32(largest));
+}
+
+void pack_signs(const float* x, std::int64_t size, std::uint8_t* packed) {
+    std::int64_t i = 0;
+    for (; i + 16 <= size; i += 16) {
+        const __mmask16 mask = _mm512_movepi32_mask(_mm512_loadu_si512(x + i));
+        std::memcpy(packed + i / 8, &mask, 2);
+    }
+    pack_signs_loop(x + i, size - i, packed + i / 8);
+}
+
+void majority(const std::uint8_t* packed, std::int64_t rows, std::int64_t stride, std::int64_t size, float scale,
+              float* y) {
+    const __m512i zero = _mm512_setzero_si512();
+    const __m512i sign = _mm512_set1_epi32(static_cast<int>(0x80000000u));
+    const __m512 magnitude = _mm512_set1_ps(scale);
+    std::int64_t i = 0;
+    for (; i + 16 <= size; i += 16) {
+        __m512i sum = _mm512_set1_epi32(static_cast<int>(rows));
+        for (std::int64_t row = 0; row < rows; ++row) {
+            __mmask16 mask;
+            std::memcpy(&mask, packed + row * stride + i / 8, 2);
+            sum = _mm512_mask_sub_epi32(sum, mask, sum, _mm512_set1_epi32(2));
+        }
+        const __m512 signed_scale =
+            _mm512_castsi512_ps(_mm512_xor_si512(_mm512_and_si512(sum, sign), _mm512_castps_si512(magnitude)));
+        _mm512_storeu_ps(y + i, _mm512_maskz_mov_ps(_mm512_cmpneq_epi32_mask(sum, zero), signed_scale));
+    }
+    majority_loop(packed + i / 8, rows, stride, size - i, scale, y + i);
+}
+
+}  // namespace
+
+const SelectionKernels selection_avx512_vnni = {
+    add_loop, histogram_loop, refine_loop, count_loop,   collect,       moments,
+    excess,   pack_signs,     majority,    largest_loop, quantise_loop, dequantise_add_loop,
+};
+
+}  // namespace taut

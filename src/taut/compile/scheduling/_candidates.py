@@ -1,0 +1,144 @@
+"""Schedules without barriers, and what each schedule is predicted to take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taut.compile._block import Block
+from taut.compile._dependences import dependences
+from taut.compile._parallel import Item, Part, Queues, Schedule, Stages, list_schedule
+from taut.compile.interop import Timeline, exact_schedule, lower_bound
+from taut.compile.interop import list_schedule as moldable_schedule
+from taut.compile.scheduling._operators import Operators
+
+HAND_OFF = 2e-7
+"""Seconds from the end of a step on one worker to the start of another's."""
+_TRANSFER = 1 / 2e10
+_MOST_EXACT = 40
+_NODES = 200_000
+
+
+def step_table(block: Block, durations: Sequence[float], split: Mapping[int, float], workers: int) -> NDArray[np.float64]:
+    """Seconds of each step on 1 to `workers` workers, infinite where it was not measured so: (steps, workers)."""
+    table = np.full((len(block.steps), workers), np.inf)
+    table[:, 0] = durations
+    for step, seconds in split.items():
+        table[step, workers - 1] = seconds
+    return table
+
+
+def barrier_free(
+    block: Block, operators: Operators, durations: Sequence[float], split: Mapping[int, float], workers: int
+) -> dict[str, Schedule]:
+    """Schedules in which a step starts when those that it depends on are done, by name.
+
+    Args:
+        block: the code.
+        operators: of the block.
+        durations: seconds of each step on one worker.
+        split: seconds of steps that can run on all workers.
+        workers: how many there are.
+    """
+    large = dict.fromkeys(split, workers)
+    found: dict[str, Schedule] = {
+        "list": list_schedule(block, durations, workers, hand_off=HAND_OFF, transfer=_TRANSFER)
+    }
+    if large:
+        found["split"] = list_schedule(
+            block, durations, workers, hand_off=HAND_OFF, transfer=_TRANSFER, parts=large
+        )
+    table = operator_table(block, operators, durations, split, workers)
+    exact = len(operators.graph) <= _MOST_EXACT
+    made = exact_schedule(operators.graph, table, node_limit=_NODES) if exact else moldable_schedule(operators.graph, table)
+    found["exact" if exact and made.optimal else "moldable"] = _queues(operators, made, large, workers)
+    return found
+
+
+def operator_table(
+    block: Block, operators: Operators, durations: Sequence[float], split: Mapping[int, float], workers: int
+) -> NDArray[np.float64]:
+    """Seconds of each operator on 1 to `workers` workers: (operators, workers)."""
+    steps = step_table(block, durations, split, workers)
+    best = np.where(np.isfinite(steps[:, -1]), steps[:, -1], steps[:, 0])
+    table = np.full((len(operators.graph), workers), np.inf)
+    for number, own in enumerate(operators.steps):
+        table[number, 0] = steps[list(own), 0].sum()
+        if any(step in split for step in own):
+            table[number, -1] = best[list(own)].sum()
+    return table
+
+
+def bound(
+    block: Block, operators: Operators, durations: Sequence[float], split: Mapping[int, float], workers: int
+) -> tuple[float, float]:
+    """Seconds of the critical path, and of the work shared evenly, if steps could be split without any loss."""
+    even = {step: durations[step] / workers for step in split}
+    found = lower_bound(operators.graph, operator_table(block, operators, durations, even, workers))
+    return found.critical_path, found.work_by_workers
+
+
+def _queues(operators: Operators, made: Timeline, large: Mapping[int, int], workers: int) -> Queues:
+    queues: list[list[Item]] = [[] for _ in range(workers)]
+    for slot in made.slots:
+        for step in operators.steps[slot.operator]:
+            if len(slot.workers) == workers > 1 and step in large:
+                for part, worker in enumerate(slot.workers):
+                    queues[worker].append(Part(step, part, workers))
+            else:
+                queues[slot.workers[0]].append(step)
+    return Queues(tuple(map(tuple, queues)))
+
+
+def predicted(block: Block, schedule: Schedule | None, durations: Sequence[float], split: Mapping[int, float]) -> float:
+    """Seconds that a schedule would take if its steps took as long as alone, and handing over took no time."""
+    if schedule is None:
+        return sum(durations)
+
+    def seconds(item: Item) -> float:
+        return split.get(item.step, durations[item.step] / item.parts) if isinstance(item, Part) else durations[item]
+
+    if isinstance(schedule, Stages):
+        total = 0.0
+        for stage in schedule.stages:
+            loads = [0.0] * schedule.workers
+            for position, group in enumerate(stage):
+                loads[position % schedule.workers] += sum(map(seconds, group))
+            total += max(loads)
+        return total
+    return _simulated(block, schedule, seconds)
+
+
+def _simulated(block: Block, schedule: Queues, seconds) -> float:  # noqa: ANN001
+    before = dependences(block)
+    ends: dict[Item, float] = {}
+    items: dict[int, set[Item]] = {}
+    for queue in schedule.workers:
+        for item in queue:
+            items.setdefault(item.step if isinstance(item, Part) else item, set()).add(item)
+    for step in range(len(block.steps)):
+        items.setdefault(step, set())
+    position = [0] * len(schedule.workers)
+    free = [0.0] * len(schedule.workers)
+    done: dict[int, float] = {}
+    while True:
+        moved = False
+        for step, own in items.items():
+            if step not in done and all(other in done for other in before[step]) and own <= ends.keys():
+                earlier = max((done[other] for other in before[step]), default=0.0)
+                done[step] = max([earlier, *(ends[item] for item in own)])
+                moved = True
+        for worker, queue in enumerate(schedule.workers):
+            while position[worker] < len(queue):
+                item = queue[position[worker]]
+                step = item.step if isinstance(item, Part) else item
+                if any(other not in done for other in before[step]):
+                    break
+                start = max([free[worker], *(done[other] for other in before[step])])
+                free[worker] = ends[item] = start + seconds(item)
+                position[worker] += 1
+                moved = True
+        if not moved:
+            return max([0.0, *free])

@@ -1,0 +1,203 @@
+"""What stages cost: their groups run together in the machine, on data of their own."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from taut.codegen import Built, Recipe
+from taut.compile._block import Block, CopyStep, KernelStep
+from taut.compile._dependences import accesses
+from taut.compile._measured_schedule import build_parts, session_of
+from taut.compile._parallel import Item, Part, Stages, apply_schedule, schedulable
+from taut.compile._program import Lowered
+from taut.compile._split import can_split, split_step
+from taut.compile._views import Buffer, View
+from taut.errors import ArgumentError
+
+Groups = tuple[tuple[Item, ...], ...]
+"""The groups of a stage that run at the same time."""
+
+_COLD_BYTES = 32 << 20
+_MOST_COPIES = 8
+_FEWEST_COPIES = 3
+_SHORTEST_BLOCK = 2e-4
+_FEWEST, _MOST = 5, 24
+_AGREEMENT = 1.02
+
+
+class StageCosts:
+    """What stages cost, measured once each.
+
+    A stage is repeated on copies of its data, so that weights come from the level of the cache where they lie in the
+    whole program and a barrier is paid for each. The figure is the least of a few means, more where they disagree.
+
+    Args:
+        lowered: a sequential program with static sizes.
+        workers: threads.
+        built: the kernels that will be needed; by default those of all steps and their parts are built.
+
+    Attributes:
+        workers: threads.
+        steps: numbers of the steps that can be placed.
+        built: the kernels of the program and of its steps in parts.
+        measured: seconds by stages.
+
+    Raises:
+        ArgumentError: sizes are not static.
+    """
+
+    def __init__(self, lowered: Lowered, workers: int = 2, built: Built | None = None) -> None:
+        if lowered.graph.symbols:
+            raise ArgumentError(
+                "model",
+                f"{', '.join(lowered.graph.symbols)} may vary",
+                expected="a program of fixed sizes, since a schedule is made for the times of its steps",
+                fix="compile without dynamic shapes",
+            )
+        self._lowered = lowered
+        self.workers = workers
+        self.steps = schedulable(lowered.blocks[0])
+        self.built = build_parts(lowered, workers) if built is None else built
+        self.measured: dict[tuple[Groups, ...], float] = {}
+        constants = {id(tensor): tensor.nbytes for tensor in lowered.program.constants}
+        self._resident = min(sum(constants.values()), _COLD_BYTES)
+
+    def can_split(self, step: int) -> bool:
+        """Whether a step can run on all workers, and there are kernels for its parts."""
+        return can_split_built(self._lowered.blocks[0], step, self.workers, self.built)
+
+    def concurrent(self, groups: Sequence[Sequence[int]]) -> float:
+        """Seconds of a stage whose groups run at the same time, each in order."""
+        return self.stages([tuple(map(tuple, groups))])
+
+    def split(self, steps: Sequence[int], chosen: Sequence[int] | None = None) -> float:
+        """Seconds of steps one after the other, those chosen, or else all that can be split, on all workers."""
+        wanted = [step for step in steps if self.can_split(step)] if chosen is None else chosen
+        return self.stages(split_stages(steps, dict.fromkeys(wanted, self.workers)))
+
+    def sequential(self, steps: Sequence[int]) -> float:
+        """Seconds of steps one after the other on one worker."""
+        return self.stages([(tuple(steps),)])
+
+    def stages(self, stages: Sequence[Groups]) -> float:
+        """Seconds of stages one after the other, with a barrier after each."""
+        key = tuple(tuple(sorted(stage, key=str)) for stage in stages)
+        if key not in self.measured:
+            self.measured[key] = self._measure(stages)
+        return self.measured[key]
+
+    def _measure(self, stages: Sequence[Groups]) -> float:
+        copies = self._copies(stages)
+        lowered, schedule = _alone(self._lowered, stages, copies, self.workers)
+        session = session_of(apply_schedule(lowered, schedule), self.built)
+        once = session.time((), 2)
+        repeats = max(1, int(_SHORTEST_BLOCK / max(once, 1e-7)))
+        found: list[float] = []
+        while len(found) < _MOST:
+            found.append(session.time((), repeats) / copies)
+            if len(found) >= _FEWEST and sorted(found)[1] <= _AGREEMENT * min(found):
+                break
+        return min(found)
+
+    def _copies(self, stages: Sequence[Groups]) -> int:
+        block = self._lowered.blocks[0]
+        own = {
+            buffer: buffer.constant.nbytes
+            for step in {_step(item) for stage in stages for group in stage for item in group}
+            for buffer, _ in accesses(block.steps[step])
+            if buffer.constant is not None
+        }
+        size = sum(own.values())
+        return max(_FEWEST_COPIES, min(_MOST_COPIES, -(-self._resident // size))) if size else _FEWEST_COPIES
+
+
+def split_stages(steps: Sequence[int], parts: Mapping[int, int]) -> list[Groups]:
+    """Steps one after the other, those in `parts` in so many parts at the same time; neighbours that are whole stay
+    together."""
+    made: list[Groups] = []
+    whole: list[int] = []
+    for step in [*steps, None]:
+        if step is not None and step not in parts:
+            whole.append(step)
+            continue
+        if whole:
+            made.append((tuple(whole),))
+            whole = []
+        if step is not None:
+            made.append(tuple((Part(step, part, parts[step]),) for part in range(parts[step])))
+    return made
+
+
+def can_split_built(block: Block, step: int, parts: int, built: Built) -> bool:
+    """Whether a step can be split and the kernels of its parts were built."""
+    if not can_split(block.steps[step], parts):
+        return False
+    pieces = split_step(block.steps[step], parts)
+    return all(
+        isinstance(piece, KernelStep)
+        and (not isinstance(piece.kernel, Recipe) or piece.kernel.key in built.symbols)
+        for piece in pieces
+    )
+
+
+def _step(item: Item) -> int:
+    return item.step if isinstance(item, Part) else item
+
+
+def _alone(lowered: Lowered, stages: Sequence[Groups], copies: int, workers: int) -> tuple[Lowered, Stages]:
+    """A program without arguments that runs copies of stages one after the other, and its schedule."""
+    block = lowered.blocks[0]
+    steps = sorted({_step(item) for stage in stages for group in stage for item in group})
+    place = {step: number for number, step in enumerate(steps)}
+    written = {buffer for step in steps for buffer, (_, writes) in accesses(block.steps[step]) if writes}
+    made: list[KernelStep | CopyStep] = []
+    repeated: list[Groups] = []
+    for copy in range(copies):
+        moved = _Moved(written, fresh=copy > 0)
+        made += [moved.step(block.steps[step]) for step in steps]  # pyright: ignore[reportArgumentType]
+        first = copy * len(steps)
+
+        def renamed(item: Item, first: int = first) -> Item:
+            if isinstance(item, Part):
+                return item._replace(step=first + place[item.step])
+            return first + place[item]
+
+        repeated += [tuple(tuple(map(renamed, group)) for group in stage) for stage in stages]
+    alone = Block("stage", (), tuple(made), (), ())
+    graph = dataclasses.replace(lowered.graph, inputs=(), outputs=(), guards=(), symbols={})
+    part = dataclasses.replace(lowered, graph=graph, blocks=(alone,), plans=(lowered.plans[0],))
+    return part, Stages(tuple(repeated), workers)
+
+
+class _Moved:
+    """Steps on buffers of their own; constants are copied for `fresh` ones, whatever else is read becomes a constant."""
+
+    def __init__(self, written: set[Buffer], *, fresh: bool) -> None:
+        self._written = written
+        self._fresh = fresh
+        self._buffers: dict[Buffer, Buffer] = {}
+
+    def step(self, step: KernelStep | CopyStep) -> KernelStep | CopyStep:
+        if isinstance(step, CopyStep):
+            return dataclasses.replace(step, source=self._view(step.source), target=self._view(step.target))
+        inputs, outputs = (tuple(map(self._view, views)) for views in (step.inputs, step.outputs))
+        return dataclasses.replace(step, inputs=inputs, outputs=outputs)
+
+    def _view(self, old: View) -> View:
+        if old.buffer not in self._buffers:
+            self._buffers[old.buffer] = self._buffer(old.buffer)
+        return View(self._buffers[old.buffer], old.sizes, old.strides, old.offset)
+
+    def _buffer(self, old: Buffer) -> Buffer:
+        if old.constant is not None:
+            constant = old.constant.clone() if self._fresh else old.constant
+            return Buffer("constant", old.dtype, old.elements, constant, old.name)
+        if old in self._written:
+            return Buffer("arena", old.dtype, old.elements, name=old.name)
+        size = int(old.elements)
+        random = old.dtype.is_floating_point
+        values = torch.randn(size).to(old.dtype) if random else torch.zeros(size, dtype=old.dtype)
+        return Buffer("constant", old.dtype, old.elements, values, old.name)

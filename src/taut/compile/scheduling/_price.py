@@ -1,0 +1,111 @@
+"""What merging convolutions would cost, by measurement."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+
+from taut.codegen import Built, Recipe, build
+from taut.compile._block import KernelStep
+from taut.compile._program import Lowered, lower
+from taut.compile._split import can_split, split_step
+from taut.compile.scheduling._costs import StageCosts
+from taut.compile.scheduling._merge import CONVOLUTION, Mergeable, merge_convolutions, mergeable, merged_path
+from taut.compile.scheduling._operators import LIGHT, Operators
+from taut.errors import GraphError
+from taut.graph import Graph
+
+_MOST_SUBSETS_OF = 3
+_MOST_PRICED = 16
+_MOST_EXTRA_WORK = 2.0
+"""How many times the multiply-adds of its parts a merged convolution may have: a padded kernel multiplies zeros."""
+
+
+def merge_prices(
+    graph: Graph, lowered: Lowered, operators: Operators, workers: int, late: Callable[[], bool]
+) -> dict[frozenset[int], tuple[float, tuple[int, ...]]]:
+    """Seconds of convolutions merged into one, with their nodes, by their operators.
+
+    Args:
+        graph: of the program.
+        lowered: the program.
+        operators: of the program.
+        workers: threads.
+        late: whether to stop pricing.
+    """
+    steps = lowered.blocks[0].steps
+    owner = {}
+    for number, own in enumerate(operators.steps):
+        step = steps[own[0]]
+        if len(own) == 1 and isinstance(step, KernelStep):
+            owner[step.nodes] = number
+    classes: dict[object, list[tuple[int, Mergeable]]] = {}
+    for one in mergeable(graph):
+        nodes = (one.node,) if one.activation is None else (one.node, one.activation)
+        key = one.convolution.merge_key()
+        if key is not None and nodes in owner:
+            classes.setdefault(key, []).append((owner[nodes], one))
+    chosen = [some for group in classes.values() for some in _subsets(group) if _worth_pricing(some)][:_MOST_PRICED]
+    made = [_wide(graph, tuple(one.node for _, one in some), workers) for some in chosen]
+    if not made:
+        return {}
+    built = build([recipe for wide in made for recipe in wide.recipes])
+    prices = {}
+    for some, wide in zip(chosen, made, strict=True):
+        if late():
+            break
+        seconds = wide.seconds(workers, built)
+        if seconds is not None:
+            prices[frozenset(number for number, _ in some)] = seconds, tuple(one.node for _, one in some)
+    return prices
+
+
+def _subsets(group: Sequence[tuple[int, Mergeable]]) -> Iterator[tuple[tuple[int, Mergeable], ...]]:
+    """All of the group, and where it is small all of its subsets of two and more."""
+    if len(group) > _MOST_SUBSETS_OF:
+        yield tuple(group)
+        return
+    for size in range(len(group), 1, -1):
+        yield from itertools.combinations(group, size)
+
+
+def _worth_pricing(group: Sequence[tuple[int, Mergeable]]) -> bool:
+    members = [one for _, one in group]
+    kernel = [max(one.convolution.kernel[axis] for one in members) for axis in (0, 1)]
+    height, width = members[0].convolution.output_size
+    outputs = sum(len(one.weight) for one in members)
+    work = outputs * members[0].weight.shape[1] * kernel[0] * kernel[1] * height * width
+    return work <= _MOST_EXTRA_WORK * sum(one.multiply_adds for one in members)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Wide:
+    """A merged convolution in a program of its own graph: the number of its step, and kernels of it and its parts."""
+
+    lowered: Lowered
+    step: int
+    recipes: tuple[Recipe, ...]
+
+    def seconds(self, workers: int, built: Built) -> float | None:
+        """The least of what it takes on one worker and on all; None where no kernel does it."""
+        step = self.lowered.blocks[0].steps[self.step]
+        assert isinstance(step, KernelStep)
+        if isinstance(step.kernel, Recipe) and step.kernel.key not in built.symbols:
+            return None
+        costs = StageCosts(self.lowered, workers, built)
+        alone = costs.sequential([self.step])
+        return min(alone, costs.split([self.step])) if alone >= LIGHT and costs.can_split(self.step) else alone
+
+
+def _wide(graph: Graph, nodes: tuple[int, ...], workers: int) -> _Wide:
+    merged = merge_convolutions(graph, [nodes])
+    lowered = lower(merged)
+    path = merged_path(graph, nodes)
+    wide = {node.id for node in merged.nodes if node.op == CONVOLUTION and node.module_path == path}
+    for number, step in enumerate(lowered.blocks[0].steps):
+        if isinstance(step, KernelStep) and wide & set(step.nodes):
+            pieces = [step, *(split_step(step, workers) if can_split(step, workers) else ())]
+            kernels = (piece.kernel for piece in pieces if isinstance(piece, KernelStep))
+            return _Wide(lowered, number, tuple(kernel for kernel in kernels if isinstance(kernel, Recipe)))
+    raise GraphError(f"the merged convolution {path} is no step", expected="a kernel that computes it")

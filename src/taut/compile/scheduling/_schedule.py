@@ -1,0 +1,269 @@
+"""A model scheduled over several workers: the search, the measurements, and what comes of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch.export import ExportedProgram
+
+from taut.compile._model import CompiledModel, CompileReport, compile_model, generate_all
+from taut.compile._program import lower
+from taut.compile._views import View
+from taut.compile.scheduling._choose import Choice, choose, take_turns
+from taut.compile.scheduling._merge import merge_convolutions
+from taut.compile.scheduling._plan import SEQUENTIAL, STAGES, Candidate, Measured, candidates_of, find_stages, measure_steps
+from taut.compile.scheduling._price import merge_prices
+from taut.compile.scheduling._report import CandidateTime, ScheduleReport, StageTime, noted
+from taut.compile.scheduling._search import StagePlan
+from taut.compile.scheduling._timeline import spans_of, stage_seconds
+from taut.errors import ArgumentError, Interrupted
+from taut.graph import Graph
+from taut.runtime import MAX_WORKERS, Session
+
+Progress: TypeAlias = Callable[[str, float], None]
+"""Told what is being done, and the share of it that is done."""
+
+_MERGED = "merged "
+_LONGEST_PAIRS = 10.0
+_SHARES = {"search": 0.5, "prices": 0.2, "pairs": 0.2}
+
+
+class ScheduledModel(CompiledModel):
+    """A compiled model with the schedule that was kept, called like the original.
+
+    Attributes:
+        schedule: stages, strategies, predicted and measured times, the bound and the gap to it.
+    """
+
+    def __init__(
+        self, compiled: CompiledModel, candidate: Candidate, schedule: ScheduleReport, report: CompileReport
+    ) -> None:
+        program = dataclasses.replace(candidate.lowered.program, notes=noted(schedule))
+        lowered = dataclasses.replace(candidate.lowered, program=program)
+        super().__init__(compiled.graph, lowered, candidate.session, report)
+        self.schedule = schedule
+
+
+def schedule(
+    model: torch.nn.Module | ExportedProgram | Graph | CompiledModel,
+    example_inputs: tuple[Any, ...] = (),
+    example_kwargs: dict[str, Any] | None = None,
+    *,
+    workers: int = 2,
+    budget: float = 60.0,
+    merge: bool = True,
+    progress: Progress | None = None,
+) -> ScheduledModel:
+    """Compile a model and choose, by measurement, what of it runs at the same time.
+
+    The steps of the program are placed in stages by the dynamic program of IOS over measured costs: groups of steps on
+    a worker each, one step on all workers, or convolutions of one input merged into one. Beside these stages stand
+    schedules without barriers. The best is kept only if a paired comparison finds it faster than the sequential
+    program; otherwise that one is. Results are those of the sequential program bit for bit, unless convolutions were
+    merged, which adds zeros in another order.
+
+    Args:
+        model: a module, a program that torch.export made, a captured graph, or a compiled model of fixed sizes.
+        example_inputs: positional arguments to compile and to measure with; random ones of the right shapes where
+            nothing needs to be traced.
+        example_kwargs: keyword arguments to trace it with.
+        workers: threads, with the caller's.
+        budget: seconds for searching and measuring, after compilation.
+        merge: whether convolutions may be merged.
+        progress: told what is being done.
+
+    Returns:
+        The model, with a report of its schedule.
+
+    Raises:
+        ArgumentError: an argument is out of range, or sizes of the model may vary.
+        Interrupted: after Ctrl-C; `result` of the error is the model with the best that was measured, if any.
+        ExportError, GraphError, MissingExtraError, BuildError: as `taut.compile` does.
+
+    Source: Ding et al., "IOS: Inter-Operator Scheduler for CNN Acceleration" (MLSys 2021).
+    """
+    if not 1 <= workers <= MAX_WORKERS:
+        raise ArgumentError("workers", workers, expected=f"1 to {MAX_WORKERS}")
+    if not budget > 0:
+        raise ArgumentError("budget", budget, expected="more than 0 seconds")
+    say = progress or (lambda _doing, _share: None)
+    compiled = model
+    if not isinstance(compiled, CompiledModel):
+        compiled = compile_model(
+            model,  # pyright: ignore[reportArgumentType]
+            example_inputs,
+            example_kwargs,
+            progress=lambda _, done, total: say(f"generating {total} kernels", done / total),
+        )
+    _check_static(compiled)
+    given = compiled.bind(*example_inputs, **(example_kwargs or {})) if example_inputs or example_kwargs else ()
+    inputs = given or tuple(_random_inputs(compiled))
+    return _Job(compiled, inputs, workers, budget, say).run(merge=merge)
+
+
+def _check_static(compiled: CompiledModel) -> None:
+    """Refuse what has no fixed sizes."""
+    symbols = list(compiled.graph.symbols)
+    for step in compiled.lowered.blocks[0].steps:
+        for view in (*getattr(step, "inputs", ()), *getattr(step, "outputs", ())):
+            if isinstance(view, View) and not all(isinstance(size, int) for size in view.sizes):
+                symbols.append(f"a size of {step.label}")
+    if symbols:
+        raise ArgumentError(
+            "model",
+            f"{', '.join(symbols[:3])} may vary",
+            expected="a model of fixed sizes, since a schedule is made for the times of its steps",
+            fix="compile it without dynamic shapes; what depends on data cannot be scheduled",
+        )
+
+
+def _random_inputs(compiled: CompiledModel) -> Sequence[Any]:
+    from taut.compile._inspect import random_inputs
+
+    parameters = compiled.program.parameters
+    shapes = [tuple(int(size) for size in parameter.shape) for parameter in parameters]
+    return random_inputs(parameters, shapes, [0] * len(parameters))
+
+
+class _Job:
+    """Searches, measures and chooses; what was found so far survives an interrupt."""
+
+    def __init__(
+        self, compiled: CompiledModel, inputs: Sequence[Any], workers: int, budget: float, say: Progress
+    ) -> None:
+        self._compiled = compiled
+        self._inputs = inputs
+        self._workers = workers
+        self._budget = budget
+        self._say = say
+        self._began = time.perf_counter()
+        self._measured: Measured | None = None
+        self._plan: StagePlan | None = None
+        self._staged: Candidate | None = None
+        self._merged = False
+        self._candidates: list[Candidate] = []
+        self._report = compiled.report
+
+    def run(self, *, merge: bool) -> ScheduledModel:
+        """All of it."""
+        try:
+            self._search(merge=merge)
+            self._say("comparing the best with the sequential program", 0.0)
+            choice = choose(
+                self._candidates,
+                self._inputs,
+                max(min(self._left(), _LONGEST_PAIRS), _SHARES["pairs"] * self._budget),
+                lambda share: self._say("comparing the best with the sequential program", share),
+            )
+        except KeyboardInterrupt as interrupt:
+            error = Interrupted("stopped while a schedule was searched")
+            if self._plan is not None:
+                first = self._candidates[0]
+                error = Interrupted("stopped before a schedule was proven faster: the sequential program is kept")
+                error.result = self._outcome(Choice(first, take_turns(self._candidates, self._inputs), None))
+            raise error from interrupt
+        return self._outcome(choice)
+
+    def _left(self) -> float:
+        return self._budget - (time.perf_counter() - self._began)
+
+    def _search(self, *, merge: bool) -> None:
+        compiled, workers = self._compiled, self._workers
+        self._say("timing each step", 0.0)
+        measured = measure_steps(compiled.lowered, workers, lambda share: self._say("timing each step", share))
+        self._candidates.append(measured.candidate(SEQUENTIAL, None))
+        if workers == 1 or not measured.costs.steps:
+            self._measured, self._plan = measured, find_stages(measured, 0.0, lambda _: None)
+            self._staged = self._candidates[0]
+            return
+        self._take(measured, find_stages(measured, _SHARES["search"] * self._budget, self._stages_told))
+        if merge:
+            self._merge(measured)
+
+    def _stages_told(self, count: int) -> None:
+        self._say("measuring stages", min(1.0, 1 - self._left() / self._budget))
+
+    def _take(self, measured: Measured, plan: StagePlan, prefix: str = "") -> None:
+        made = candidates_of(measured, plan, prefix)
+        self._candidates += made
+        best = sum(plan.schedule.costs or ())
+        if self._plan is None or best < sum(self._plan.schedule.costs or ()):
+            self._measured, self._plan, self._staged, self._merged = measured, plan, made[0], bool(prefix)
+
+    def _merge(self, measured: Measured) -> None:
+        """Price merged convolutions; where the best stages have some, make a program of them."""
+        self._say("pricing merged convolutions", 0.0)
+        stop = self._left() - _SHARES["prices"] * self._budget
+        graph = self._compiled.graph
+        prices = merge_prices(graph, measured.lowered, measured.operators, self._workers, lambda: self._left() < stop)
+        if not prices:
+            return
+        seconds = {members: price for members, (price, _) in prices.items()}
+        found = find_stages(measured, self._left() / 2, self._stages_told, seconds)
+        chosen = [
+            prices[frozenset(stage.operators)][1]
+            for stage in found.schedule.stages
+            if stage.strategy == "merge" and len(stage.groups) > 1
+        ]
+        if not chosen:
+            return
+        merged = merge_convolutions(graph, chosen)
+        lowered, _, failed = generate_all(merged, lower(merged))
+        if failed:
+            return
+        again = measure_steps(lowered, self._workers, lambda share: self._say("timing each merged step", share))
+        self._candidates.append(again.candidate(_MERGED + SEQUENTIAL, None))
+        self._take(again, find_stages(again, self._left() / 2, self._stages_told), _MERGED)
+
+    def _outcome(self, choice: Choice) -> ScheduledModel:
+        measured, plan, staged = self._measured, self._plan, self._staged
+        assert measured is not None
+        assert plan is not None
+        assert staged is not None
+        critical, work = measured.bound()
+        timelines = {one.name: spans_of(one, self._inputs) for one in (choice.kept, staged)}
+        report = ScheduleReport(
+            workers=self._workers,
+            kept=choice.kept.name,
+            seconds=choice.seconds[choice.kept.name],
+            critical_path=critical,
+            work_by_workers=work,
+            stages=self._stage_times(measured, plan, staged),
+            candidates=tuple(
+                CandidateTime(one.name, one.predicted, choice.seconds[one.name]) for one in self._candidates
+            ),
+            verdict=choice.verdict,
+            operators=len(measured.operators.graph),
+            states=plan.schedule.states,
+            transitions=plan.schedule.transitions,
+            requests=plan.schedule.requests,
+            measured=plan.measured,
+            search_seconds=plan.seconds,
+            complete=plan.complete,
+            timelines=timelines,
+        )
+        return ScheduledModel(self._compiled, choice.kept, report, self._report)
+
+    def _stage_times(self, measured: Measured, plan: StagePlan, staged: Candidate) -> tuple[StageTime, ...]:
+        counts = [sum(len(group) for made in code for group in made) for code in plan.code]
+        seconds = stage_seconds(staged, self._inputs, counts)
+        operators, costs = measured.operators.graph.operators, plan.schedule.costs
+        assert costs is not None
+        return tuple(
+            StageTime(
+                _strategy(stage.strategy, [operators[number].name for number in stage.operators], merged=self._merged),
+                tuple(tuple(operators[number].name for number in group) for group in stage.groups),
+                predicted,
+                found,
+            )
+            for stage, predicted, found in zip(plan.schedule.stages, costs, seconds, strict=True)
+        )
+
+
+def _strategy(strategy: str, names: Sequence[str], *, merged: bool) -> str:
+    """What is said of a stage: that it is one convolution in place of several counts for more than how it runs."""
+    return "merge" if merged and len(names) == 1 and "+" in names[0] else strategy

@@ -1,0 +1,154 @@
+"""Compression in a training script of the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.distributed as dist
+from torch.distributed.fsdp import FSDPModule
+from torch.nn.parallel import DistributedDataParallel
+
+from taut.distributed._agreement import agree
+from taut.distributed._compressor import Compressor
+from taut.distributed._controller import Controller
+from taut.distributed._data_parallel import check_data_parallel, register_data_parallel
+from taut.distributed._exchange import Exchange
+from taut.distributed._handle import Handle
+from taut.distributed._process_group import ProcessGroupCommunicator
+from taut.distributed._sharded import check_sharded, register_sharded, sharded_names
+from taut.errors import ArgumentError, CommunicationError, TautError
+
+_ATTACHED: WeakKeyDictionary[torch.nn.Module, bool] = WeakKeyDictionary()
+
+
+def attach(
+    module: torch.nn.Module,
+    compressor: Compressor | Sequence[Compressor],
+    controller: Controller | None = None,
+    *,
+    process_group: dist.ProcessGroup | None = None,
+) -> Handle:
+    """Exchange the gradients of a module through a compressor from now on.
+
+    Every rank calls it, after the module was wrapped and before its first backward pass. With one rank nothing is
+    compressed, and training goes on as it was.
+
+    Args:
+        module: `DistributedDataParallel`, or a module that `fully_shard` was applied to.
+        compressor: one, or several levels with the mildest first.
+        controller: chooses the level of each parameter, see `Handle.start_epoch`; without it level 0 stays.
+        process_group: the ranks that exchange; those of the module if None. Messages go through a group of their own.
+
+    Returns:
+        The handle: statistics, levels, state for checkpoints.
+
+    Raises:
+        ArgumentError: the module is of another kind, has a hook already or parameters that are not floating point, the
+            compressor does not work on it, or ranks differ in what they were given (both values are in the message).
+        CommunicationError: another rank refused, or cannot be reached.
+    """
+    levels = (compressor,) if isinstance(compressor, Compressor) else tuple(compressor)
+    refusal: TautError | None = None
+    parameters: dict[str, torch.nn.Parameter] = {}
+    try:
+        _check_levels(levels, controller)
+        parameters = _checked_parameters(module, levels)
+    except TautError as error:
+        refusal = error
+    group, device = _own_group(module, process_group)
+    communicator = ProcessGroupCommunicator(group, device)
+    try:
+        agree(_configuration(levels, controller, parameters), refusal, communicator)
+    except TautError:
+        raise
+    except RuntimeError as error:
+        raise CommunicationError(f"attach: the other ranks cannot be reached: {error}") from error
+    communicator.sent = 0.0
+    _ATTACHED[module] = True
+    if isinstance(module, DistributedDataParallel):
+        shapes = {name: parameter.shape for name, parameter in parameters.items()}
+        handle = Handle(Exchange(list(parameters), levels, controller, communicator), shapes)
+        register_data_parallel(module, parameters, handle)
+        return handle
+    shapes = sharded_names(module)
+    handle = Handle(Exchange(list(shapes), levels, controller, communicator), shapes)
+    register_sharded(module, handle)
+    return handle
+
+
+def _check_levels(levels: Sequence[Compressor], controller: Controller | None) -> None:
+    for level in levels:
+        if not isinstance(level, Compressor):
+            raise ArgumentError("compressor", level, expected="a compressor of taut.distributed, or a sequence of them")
+    if not levels or (len(levels) > 1 and controller is None):
+        raise ArgumentError(
+            "compressor",
+            list(levels),
+            expected="one compressor, or several levels and a controller that chooses between them",
+        )
+
+
+def _checked_parameters(module: torch.nn.Module, levels: Sequence[Compressor]) -> dict[str, torch.nn.Parameter]:
+    if module in _ATTACHED:
+        raise ArgumentError(
+            "module",
+            type(module).__name__,
+            expected="a module that nothing is attached to yet; a hook stays for life",
+            fix="change levels through a controller, or wrap the inner module anew",
+        )
+    if isinstance(module, DistributedDataParallel):
+        return check_data_parallel(module)
+    if isinstance(module, FSDPModule):
+        return check_sharded(module, levels)
+    raise ArgumentError(
+        "module",
+        type(module).__name__,
+        expected="a DistributedDataParallel module, or one that fully_shard was applied to",
+        fix="attach(DistributedDataParallel(module), ...)",
+    )
+
+
+def _own_group(
+    module: torch.nn.Module, process_group: dist.ProcessGroup | None
+) -> tuple[dist.ProcessGroup, torch.device]:
+    """A new group of the same ranks with the same time-out, and where its small messages lie."""
+    if not dist.is_initialized():
+        raise ArgumentError(
+            "process_group", process_group, expected="initialised ranks", fix="torch.distributed.init_process_group()"
+        )
+    if process_group is None and isinstance(module, DistributedDataParallel):
+        process_group = module.process_group
+    shared = process_group or dist.group.WORLD
+    backend = dist.get_backend(shared)
+    device = torch.device("cuda", torch.cuda.current_device()) if backend == "nccl" else torch.device("cpu")
+    own = dist.new_group(
+        dist.get_process_group_ranks(shared),
+        timeout=_timeout(shared, device),
+        backend=backend,
+        use_local_synchronization=True,
+        group_desc="taut gradient exchange",
+    )
+    if not isinstance(own, dist.ProcessGroup):
+        raise ArgumentError("process_group", process_group, expected="a group that this rank belongs to")
+    return own, device
+
+
+def _timeout(group: dist.ProcessGroup | None, device: torch.device) -> timedelta | None:
+    options = getattr(group._get_backend(device), "options", None) if group is not None else None
+    return getattr(options, "_timeout", None)
+
+
+def _configuration(
+    levels: Sequence[Compressor], controller: Controller | None, parameters: Mapping[str, torch.nn.Parameter]
+) -> dict[str, str]:
+    described = {
+        "compressor": ", ".join(map(repr, levels)),
+        "controller": "None" if controller is None else type(controller).__qualname__,
+        "number of parameters": str(len(parameters)),
+    }
+    for name, parameter in parameters.items():
+        described[f"parameter {name}"] = f"{parameter.dtype} {tuple(parameter.shape)}"
+    return described
