@@ -10,8 +10,8 @@ Trainings with 4 ranks on real data, several seeds each, and these arms:
 - torch: `powerSGD_hook` at its defaults under DistributedDataParallel on Gloo, in one bucket.
 
 The other arms' ranks are threads that run the very exchange of `taut.distributed.attach`; --check compares them with
-Gloo processes. Bytes are those that a rank sends (ring all-reduce), as counted at each collective. Each run is a line of
-the file, so that a study goes on where it was stopped.
+Gloo processes. Bytes are those that a rank sends (ring all-reduce), as counted at each collective. Each run is a line
+of the file, so that a study goes on where it was stopped.
 
     python -m benchmarks.adaptive_training --rows FILE [--seeds 8] [--quick] [--check] [--report] [--json FILE]
 """
@@ -33,7 +33,7 @@ import torch
 from scipy import stats
 
 from benchmarks import _trainings
-from benchmarks._data_parallel import Outcome, on_gloo, train, train_on_threads, train_with_torchs_hook, initialised
+from benchmarks._data_parallel import Outcome, initialised, on_gloo, train, train_on_threads, train_with_torchs_hook
 from benchmarks._trainings import Training
 from taut.distributed import (
     Accordion,
@@ -104,7 +104,9 @@ class Rows:
         self.found[self._key(row)] = row
 
 
-def run(name: str, arm: str, seed: int, training: Training, found: dict[tuple[str, str, int], dict[str, Any]]) -> Outcome:
+def run(
+    name: str, arm: str, seed: int, training: Training, found: dict[tuple[str, str, int], dict[str, Any]]
+) -> Outcome:
     """One run of one arm; those that follow Accordion's need its row of the seed."""
     task = TASKS[name]
     levels: list[Compressor] = [task.low, task.high]
@@ -197,7 +199,9 @@ def report(rows: Rows) -> list[dict[str, Any]]:
                     if len(common) > 1:
                         row["against"][other] = compared(scores[arm], scores[other], common)
                         mean_, low_, high_ = row["against"][other]["difference"]
-                        text += f"  {other}: {mean_:+.3f} ({low_:+.3f} to {high_:+.3f}), {row['against'][other]['verdict']}"
+                        text += (
+                            f"  {other}: {mean_:+.3f} ({low_:+.3f} to {high_:+.3f}), {row['against'][other]['verdict']}"
+                        )
             found.append(row)
             ends = f"{low:.3f} to {high:.3f}"
             print(f"{name:8}{arm:11}{row['seeds']:6}{mean:9.3f} {ends:>19}{megabytes:9.1f}{fewer:7.2f}{text}")
@@ -229,7 +233,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--quick", action="store_true", help="digits only, two seeds")
-    parser.add_argument("--check", action="store_true", help="compare threads with Gloo processes, and run nothing else")
+    parser.add_argument(
+        "--check", action="store_true", help="compare threads with Gloo processes, and run nothing else"
+    )
     parser.add_argument("--report", action="store_true", help="show what is there, and run nothing")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     options = parser.parse_args()

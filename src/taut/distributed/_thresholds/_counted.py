@@ -46,9 +46,14 @@ class CountedThreshold:
         if not 0 < self.first_share < 1:
             raise ArgumentError("first_share", self.first_share, expected="a number between 0 and 1, both exclusive")
 
+    @property
+    def logarithms(self) -> bool:
+        """Whether the fit needs the mean logarithm."""
+        return self.fit == "gamma-pareto"
+
     def find(self, magnitudes: Magnitudes, kept: int, state: MutableMapping[str, torch.Tensor]) -> float:
         """As `ThresholdEstimator.find`; one entry at least lies above, if one is wanted and one is not 0."""
-        whole = magnitudes.above(0.0, logarithms=self.fit == "gamma-pareto" and "relative_threshold" not in state)
+        whole = magnitudes.above(0.0, logarithms=self.logarithms and "relative_threshold" not in state)
         known = without_estimate(whole, kept)
         if known is not None:
             return known

@@ -50,6 +50,11 @@ class StagedThreshold:
         if not 0 < self.first_share < 1:
             raise ArgumentError("first_share", self.first_share, expected="a number between 0 and 1, both exclusive")
 
+    @property
+    def logarithms(self) -> bool:
+        """Whether the fit needs the mean logarithm."""
+        return self.fit == "gamma-pareto"
+
     def find(self, magnitudes: Magnitudes, kept: int, state: MutableMapping[str, torch.Tensor]) -> float:
         """As `ThresholdEstimator.find`; one pass a stage, and one for the whole."""
         stages = int(state["stages"]) if "stages" in state else self.stages
