@@ -13,7 +13,7 @@ The other arms' ranks are threads that run the very exchange of `taut.distribute
 Gloo processes. Bytes are those that a rank sends (ring all-reduce), as counted at each collective. Each run is a line
 of the file, so that a study goes on where it was stopped.
 
-    python -m benchmarks.adaptive_training --rows FILE [--seeds 8] [--quick] [--check] [--report] [--json FILE]
+    python -m benchmarks.adaptive_training --rows FILE [--seeds 6] [--quick] [--check] [--report] [--json FILE]
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ class Task:
 
 TASKS = {
     "digits": Task(_trainings.digits, 40, 2, TopK(0.1), TopK(0.002), [TopK(0.002 * 1.1**i) for i in range(42)]),
-    "images": Task(_trainings.images, 20, 2, PowerSGD(4), PowerSGD(1), [PowerSGD(rank) for rank in (1, 2, 3, 4)]),
-    "words": Task(_trainings.words, 8, 1, TopK(0.1), TopK(0.002), [TopK(0.002 * 1.1**i) for i in range(42)]),
+    "images": Task(_trainings.images, 16, 2, PowerSGD(4), PowerSGD(1), [PowerSGD(rank) for rank in (1, 2, 3, 4)]),
+    "words": Task(_trainings.words, 6, 1, TopK(0.1), TopK(0.002), [TopK(0.002 * 1.1**i) for i in range(42)]),
 }
 
 
@@ -230,8 +230,8 @@ def main() -> None:
     """Run, resume or report a study."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=Path, required=True, help="file of finished runs; those in it are not run again")
-    parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
+    parser.add_argument("--seeds", type=int, default=6)
+    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=["images", "words"])
     parser.add_argument("--quick", action="store_true", help="digits only, two seeds")
     parser.add_argument(
         "--check", action="store_true", help="compare threads with Gloo processes, and run nothing else"
