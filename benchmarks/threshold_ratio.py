@@ -31,6 +31,7 @@ from taut.stats import fingerprint
 RATIOS = (0.1, 0.01, 0.001)
 FEWEST = 10  # entries; of fewer, 25 % are no whole entry
 BAND = 0.25
+STAGES = "threshold_stages"  # in the state of an estimator
 FITS: tuple[Fit, ...] = ("exponential", "pareto", "gamma-pareto")
 TRAININGS: dict[str, tuple[Callable[[], Training], int]] = {  # with epochs
     "digits": (_trainings.digits, 30),
@@ -153,7 +154,7 @@ def _summary(groups: list[Group]) -> dict[str, Any]:
         "worst": float(achieved[distance.argmax()]),
         "mean": float(achieved.mean()),
         "passes": float(np.mean(np.concatenate([group.passes for group in groups]))),
-        "stages": sorted({int(group.state["stages"]) for group in groups if "stages" in group.state}),
+        "stages": sorted({int(group.state[STAGES]) for group in groups if STAGES in group.state}),
     }
 
 

@@ -105,7 +105,7 @@ def followed(estimator: ThresholdEstimator, steps: int) -> tuple[list[int], list
     for _ in range(steps):
         data = torch.randn(200_000, generator=generator)
         count = above(data, estimator.find(TensorMagnitudes(data), 200, state))
-        stages.append(int(state.get("stages", 0)))
+        stages.append(int(state.get("threshold_stages", 0)))
         achieved.append(count / 200)
         estimator.record(200, count, state)
     return stages, achieved
@@ -137,9 +137,9 @@ def test_stages_change_after_five_steps_by_the_mean(achieved: float, expected: i
     data = drawn("laplace", 10_000)
     for step in range(5):
         estimator.find(TensorMagnitudes(data), 100, state)
-        assert int(state["stages"]) == 3
+        assert int(state["threshold_stages"]) == 3
         estimator.record(100, round(100 * achieved + (20 if step % 2 else -20) * (step < 4)), state)
-    assert int(state["stages"]) == expected
+    assert int(state["threshold_stages"]) == expected
 
 
 def test_stages_stay_within_the_papers_limits() -> None:
@@ -150,7 +150,7 @@ def test_stages_stay_within_the_papers_limits() -> None:
         for _ in range(60):
             estimator.find(TensorMagnitudes(data), 100, state)
             estimator.record(100, above_each, state)
-        assert int(state["stages"]) == limit
+        assert int(state["threshold_stages"]) == limit
 
 
 def test_fits_are_exact_on_their_own_distributions() -> None:

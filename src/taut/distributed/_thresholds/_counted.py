@@ -13,6 +13,8 @@ from taut.distributed._thresholds._fits import Fit, check_fit, tail_excess, whol
 from taut.distributed._thresholds._magnitudes import Magnitudes
 from taut.errors import ArgumentError
 
+_RELATIVE = "relative_threshold"
+
 
 @dataclass(frozen=True, slots=True)
 class CountedThreshold:
@@ -53,16 +55,16 @@ class CountedThreshold:
 
     def find(self, magnitudes: Magnitudes, kept: int, state: MutableMapping[str, torch.Tensor]) -> float:
         """As `ThresholdEstimator.find`; one entry at least lies above, if one is wanted and one is not 0."""
-        whole = magnitudes.above(0.0, logarithms=self.logarithms and "relative_threshold" not in state)
+        whole = magnitudes.above(0.0, logarithms=self.logarithms and _RELATIVE not in state)
         known = without_estimate(whole, kept)
         if known is not None:
             return known
-        if "relative_threshold" in state:
-            threshold = float(state["relative_threshold"]) * whole.mean
+        if _RELATIVE in state:
+            threshold = float(state[_RELATIVE]) * whole.mean
         else:
             threshold = whole_excess(self.fit, whole, max(self.first_share, kept / whole.count))
         threshold = self._search(magnitudes, kept, whole.count, threshold)
-        state["relative_threshold"] = torch.tensor(threshold / whole.mean, dtype=torch.float64)
+        state[_RELATIVE] = torch.tensor(threshold / whole.mean, dtype=torch.float64)
         return threshold
 
     def record(self, kept: int, above: int, state: MutableMapping[str, torch.Tensor]) -> None:
