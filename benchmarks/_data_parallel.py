@@ -5,11 +5,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -37,7 +35,7 @@ class Outcome:
     scores: list[float] = field(default_factory=list)
     sent: list[float] = field(default_factory=list)
     levels: list[dict[str, int]] = field(default_factory=list)
-    weights: Tensor = field(default_factory=lambda: torch.empty(0))
+    weights: np.ndarray = field(default_factory=lambda: np.empty(0))
 
 
 def learning_rate(training: Training, epochs: int, epoch: int) -> float:
@@ -79,7 +77,7 @@ def train(
         _epoch(training, network, optimiser, seed, epoch, rate, communicator.rank, communicator.size, step)
         outcome.sent.append(communicator.sent - before)
         outcome.scores.append(training.evaluate(network) if communicator.rank == 0 else 0.0)
-    outcome.weights = nn.utils.parameters_to_vector(network.parameters()).detach()
+    outcome.weights = nn.utils.parameters_to_vector(network.parameters()).detach().numpy()
     return outcome
 
 
@@ -126,25 +124,6 @@ def train_on_threads(
     return run_ranks(ranks, work)
 
 
-def on_gloo(ranks: int, work: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """Run a function with these arguments in processes that form a Gloo group.
-
-    Returns:
-        What it returned, by rank.
-    """
-    with TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(_as_rank, (ranks, folder, work, arguments), nprocs=ranks)
-        return [torch.load(Path(folder, f"{rank}.pt"), weights_only=False) for rank in range(ranks)]
-
-
-def _as_rank(rank: int, ranks: int, folder: str, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    torch.set_num_threads(1)
-    store = dist.FileStore(str(Path(folder, "store")), ranks)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=ranks, timeout=timedelta(minutes=10))
-    torch.save(work(*arguments), Path(folder, f"{rank}.pt"))
-    dist.destroy_process_group()
-
-
 def train_with_torchs_hook(make: Callable[[], Training], epochs: int, seed: int) -> Outcome:
     """Train as one rank of a process group with torch's PowerSGD at its defaults, in one bucket.
 
@@ -156,7 +135,7 @@ def train_with_torchs_hook(make: Callable[[], Training], epochs: int, seed: int)
     state = power_sgd.PowerSGDState(None)
     rank, ranks, sent = dist.get_rank(), dist.get_world_size(), [0.0]
 
-    def hook(state: power_sgd.PowerSGDState, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    def hook(state: power_sgd.PowerSGDState, bucket: Any) -> torch.futures.Future[torch.Tensor]:
         whole = state.iter < state.start_powerSGD_iter
         before = state.total_numel_after_compression
         future = power_sgd.powerSGD_hook(state, bucket)
@@ -178,5 +157,5 @@ def train_with_torchs_hook(make: Callable[[], Training], epochs: int, seed: int)
         _epoch(training, network, optimiser, seed, epoch, rate, rank, ranks, step)
         outcome.sent.append(sent[0])
         outcome.scores.append(training.evaluate(network))
-    outcome.weights = nn.utils.parameters_to_vector(network.parameters()).detach()
+    outcome.weights = nn.utils.parameters_to_vector(network.parameters()).detach().numpy()
     return outcome

@@ -22,7 +22,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,16 +30,18 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from scipy import stats
 
 from benchmarks import _trainings
-from benchmarks._data_parallel import Outcome, initialised, on_gloo, train, train_on_threads, train_with_torchs_hook
+from benchmarks._data_parallel import Outcome, initialised, train, train_on_threads, train_with_torchs_hook
 from benchmarks._trainings import Training
 from taut.distributed import (
     Accordion,
     Compressor,
     Controller,
     Float16,
+    LocalRanks,
     PowerSGD,
     ProcessGroupCommunicator,
     RandomSchedule,
@@ -115,7 +117,7 @@ def run(
         return train_on_threads(training, task.epochs, seed, RANKS, compressors, make)[0]
 
     if arm == "torch":
-        return on_gloo(RANKS, train_with_torchs_hook, task.make, task.epochs, seed)[0]
+        return _on_gloo(train_with_torchs_hook, task.make, task.epochs, seed)
     if arm in ("low", "high"):
         return trained(levels, lambda names: Static(names, int(arm == "high")))
     if arm == "fp16":
@@ -133,11 +135,19 @@ def run(
     return trained([min(task.between, key=lambda each: abs(each.traffic(shapes, RANKS).sent(RANKS) - wanted))])
 
 
+def _on_gloo(work: Callable[..., Outcome], *arguments: Any) -> Outcome:
+    """What rank 0 of a group of Gloo processes returns."""
+    with LocalRanks(RANKS) as ranks:
+        return ranks.run(work, *arguments, timeout=4 * 3600)[0]
+
+
 def as_rank_of_gloo(name: str, epochs: int, seed: int) -> Outcome:
     """Accordion as one process of a Gloo group."""
     task = TASKS[name]
     training = task.make()
-    communicator = ProcessGroupCommunicator(torch.distributed.group.WORLD, torch.device("cpu"))
+    group = dist.group.WORLD
+    assert group is not None
+    communicator = ProcessGroupCommunicator(group, torch.device("cpu"))
     make = partial(Accordion, switch_every=task.switch_every)
     network = initialised(training, seed)
     return train(training, network, epochs, seed, communicator, [task.low, task.high], make)
@@ -148,8 +158,8 @@ def check(name: str, epochs: int = 5) -> None:
     task = TASKS[name]
     make = partial(Accordion, switch_every=task.switch_every)
     threads = train_on_threads(task.make(), epochs, 0, RANKS, [task.low, task.high], make)[0]
-    processes = on_gloo(RANKS, as_rank_of_gloo, name, epochs, 0)[0]
-    difference = (threads.weights - processes.weights).abs().max().item()
+    processes = _on_gloo(as_rank_of_gloo, name, epochs, 0)
+    difference = float(np.abs(threads.weights - processes.weights).max())
     print(f"{name}: threads against Gloo processes: largest difference of a weight {difference:.3g},", end=" ")
     print(f"bytes {'equal' if threads.sent == processes.sent else 'differ'},", end=" ")
     print(f"levels {'equal' if threads.levels == processes.levels else 'differ'},", end=" ")
@@ -208,7 +218,7 @@ def report(rows: Rows) -> list[dict[str, Any]]:
     return found
 
 
-def compared(scores: dict[int, float], others: dict[int, float], seeds: Sequence[int]) -> dict[str, Any]:
+def compared(scores: Mapping[int, float], others: Mapping[int, float], seeds: Sequence[int]) -> dict[str, Any]:
     """Differences by seed with their interval, and the verdict on which is better."""
     first, second = ([values[seed] for seed in seeds] for values in (scores, others))
     outcome = outperformance(first, second, paired=True)
