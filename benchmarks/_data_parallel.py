@@ -49,6 +49,33 @@ def initialised(training: Training, seed: int) -> nn.Module:
     return training.build()
 
 
+class _Rank:
+    """One rank's share of a training.
+
+    Args:
+        training: of all ranks.
+        network: of this rank.
+        seed: of the order of the data.
+        rank: which.
+        ranks: how many.
+    """
+
+    def __init__(self, training: Training, network: nn.Module, seed: int, rank: int, ranks: int) -> None:
+        self._training, self._network, self._seed = training, network, seed
+        self._rank, self._ranks = rank, ranks
+        self._optimiser = training.optimiser(network)
+
+    def go_through(self, epoch: int, rate: float, step: Callable[[Tensor, Tensor], object]) -> None:
+        """An epoch at a learning rate; a step leaves the mean gradient of all ranks behind."""
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+        for inputs, targets in self._training.batches(self._seed, epoch):
+            self._optimiser.zero_grad()
+            step(inputs.chunk(self._ranks)[self._rank], targets.chunk(self._ranks)[self._rank])
+            nn.utils.clip_grad_norm_(self._network.parameters(), LARGEST_NORM)
+            self._optimiser.step()
+
+
 def train(
     training: Training,
     network: nn.Module,
@@ -67,17 +94,16 @@ def train(
         loss(network(inputs), targets).backward()
         exchange([Gradient(name, _gradient(parameter)) for name, parameter in network.named_parameters()])
 
-    outcome = Outcome()
-    optimiser = training.optimiser(network)
+    outcome, rank = Outcome(), _Rank(training, network, seed, communicator.rank, communicator.size)
     for epoch in range(epochs):
         rate = learning_rate(training, epochs, epoch)
         exchange.start_epoch(epoch, rate)
-        outcome.levels.append(dict(exchange.levels))
         before = communicator.sent
-        _epoch(training, network, optimiser, seed, epoch, rate, communicator.rank, communicator.size, step)
+        rank.go_through(epoch, rate, step)
+        outcome.levels.append(dict(exchange.levels))
         outcome.sent.append(communicator.sent - before)
         outcome.scores.append(training.evaluate(network) if communicator.rank == 0 else 0.0)
-    outcome.weights = nn.utils.parameters_to_vector(network.parameters()).detach().numpy()
+    outcome.weights = _weights(network)
     return outcome
 
 
@@ -86,25 +112,8 @@ def _gradient(parameter: nn.Parameter) -> Tensor:
     return parameter.grad
 
 
-def _epoch(
-    training: Training,
-    network: nn.Module,
-    optimiser: torch.optim.SGD,
-    seed: int,
-    epoch: int,
-    rate: float,
-    rank: int,
-    ranks: int,
-    step: Callable[[Tensor, Tensor], None],
-) -> None:
-    """Go through this rank's share of the data; a step leaves the mean gradient of all ranks behind."""
-    for group in optimiser.param_groups:
-        group["lr"] = rate
-    for inputs, targets in training.batches(seed, epoch):
-        optimiser.zero_grad()
-        step(inputs.chunk(ranks)[rank], targets.chunk(ranks)[rank])
-        nn.utils.clip_grad_norm_(network.parameters(), LARGEST_NORM)
-        optimiser.step()
+def _weights(network: nn.Module) -> np.ndarray:
+    return nn.utils.parameters_to_vector(network.parameters()).detach().numpy()
 
 
 def train_on_threads(
@@ -133,7 +142,7 @@ def train_with_torchs_hook(make: Callable[[], Training], epochs: int, seed: int)
     network = initialised(training, seed)
     replicated = nn.parallel.DistributedDataParallel(network, bucket_cap_mb=1 << 20)
     state = power_sgd.PowerSGDState(None)
-    rank, ranks, sent = dist.get_rank(), dist.get_world_size(), [0.0]
+    ranks, sent = dist.get_world_size(), [0.0]
 
     def hook(state: power_sgd.PowerSGDState, bucket: Any) -> torch.futures.Future[torch.Tensor]:
         whole = state.iter < state.start_powerSGD_iter
@@ -149,13 +158,11 @@ def train_with_torchs_hook(make: Callable[[], Training], epochs: int, seed: int)
     def step(inputs: Tensor, targets: Tensor) -> None:
         loss(replicated(inputs), targets).backward()
 
-    outcome = Outcome()
-    optimiser = training.optimiser(network)
+    outcome, rank = Outcome(), _Rank(training, network, seed, dist.get_rank(), ranks)
     for epoch in range(epochs):
-        sent[0] = 0.0
-        rate = learning_rate(training, epochs, epoch)
-        _epoch(training, network, optimiser, seed, epoch, rate, rank, ranks, step)
-        outcome.sent.append(sent[0])
+        before = sent[0]
+        rank.go_through(epoch, learning_rate(training, epochs, epoch), step)
+        outcome.sent.append(sent[0] - before)
         outcome.scores.append(training.evaluate(network))
-    outcome.weights = nn.utils.parameters_to_vector(network.parameters()).detach().numpy()
+    outcome.weights = _weights(network)
     return outcome

@@ -22,7 +22,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,9 +31,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from scipy import stats
 
 from benchmarks import _trainings
+from benchmarks._adaptive_report import report
 from benchmarks._data_parallel import Outcome, initialised, train, train_on_threads, train_with_torchs_hook
 from benchmarks._trainings import Training
 from taut.distributed import (
@@ -48,7 +48,7 @@ from taut.distributed import (
     TopK,
     WarmUp,
 )
-from taut.stats import fingerprint, outperformance
+from taut.stats import fingerprint
 
 RANKS = 4
 ARMS = ("low", "high", "accordion", "random", "first", "static", "fp16", "torch")
@@ -182,60 +182,6 @@ def study(rows: Rows, names: Sequence[str], seeds: int) -> None:
                 print(f"{name} {arm} {seed}: {row['score']:.3f}, {sum(row['sent']) / 1e6:.1f} MB", flush=True)
 
 
-def report(rows: Rows) -> list[dict[str, Any]]:
-    """Print and return a row for each task and arm: scores by seed, and how far they are from those of the low arm."""
-    found = []
-    print(f"{'task':8}{'arm':11}{'seeds':>6}{'score':>9} {'95 % by seed':>19}{'MB':>9}{'fewer':>7}  against low, 95 %")
-    for name in TASKS:
-        scores, sent = (
-            {
-                arm: {seed: value(row) for (task, its, seed), row in rows.found.items() if (task, its) == (name, arm)}
-                for arm in ARMS
-            }
-            for value in (lambda row: row["score"], lambda row: sum(row["sent"]))
-        )
-        for arm in ARMS:
-            if len(scores[arm]) < 2 or len(scores["low"]) < 2:
-                continue
-            mean, low, high = interval(list(scores[arm].values()))
-            fewer = float(np.mean(list(sent["low"].values())) / np.mean(list(sent[arm].values())))
-            megabytes = float(np.mean(list(sent[arm].values()))) / 1e6
-            row = {"task": name, "arm": arm, "seeds": len(scores[arm]), "score": mean, "interval": [low, high]}
-            row |= {"megabytes": megabytes, "fewer": fewer, "against": {}}
-            text = ""
-            for other in ("low", "random", "first", "static"):
-                if other != arm and (other == "low" or arm == "accordion"):
-                    common = sorted(scores[arm].keys() & scores[other].keys())
-                    if len(common) > 1:
-                        row["against"][other] = compared(scores[arm], scores[other], common)
-                        mean_, low_, high_ = row["against"][other]["difference"]
-                        text += (
-                            f"  {other}: {mean_:+.3f} ({low_:+.3f} to {high_:+.3f}), {row['against'][other]['verdict']}"
-                        )
-            found.append(row)
-            ends = f"{low:.3f} to {high:.3f}"
-            print(f"{name:8}{arm:11}{row['seeds']:6}{mean:9.3f} {ends:>19}{megabytes:9.1f}{fewer:7.2f}{text}")
-    return found
-
-
-def compared(scores: Mapping[int, float], others: Mapping[int, float], seeds: Sequence[int]) -> dict[str, Any]:
-    """Differences by seed with their interval, and the verdict on which is better."""
-    first, second = ([values[seed] for seed in seeds] for values in (scores, others))
-    outcome = outperformance(first, second, paired=True)
-    return {
-        "difference": interval([a - b for a, b in zip(first, second, strict=True)]),
-        "verdict": outcome.verdict,
-        "p_value": outcome.p_value,
-    }
-
-
-def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean of some seeds with Student's interval at 95 %."""
-    mean = float(np.mean(values))
-    half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
-    return mean, mean - half, mean + half
-
-
 def main() -> None:
     """Run, resume or report a study."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -258,7 +204,7 @@ def main() -> None:
     rows = Rows(options.rows)
     if not options.report:
         study(rows, names, 2 if options.quick else options.seeds)
-    found = report(rows)
+    found = report(rows.found.values())
     if options.json:
         text = json.dumps({"host": fingerprint().to_dict(), "ranks": RANKS, "rows": found}, indent=1)
         options.json.write_text(text + "\n", encoding="utf-8")
