@@ -37,6 +37,7 @@ from taut.distributed._local_ranks import LocalRanks
 from taut.distributed._process_group import ProcessGroupCommunicator
 from taut.distributed._state import average_states
 from taut.distributed._thresholds import (
+    AccumulatedMagnitudes,
     CountedThreshold,
     Fit,
     Magnitudes,
@@ -51,6 +52,7 @@ from taut.distributed._wire import Coding, gather_sparse, gather_uneven
 __all__ = [
     "Accordion",
     "AccordionBatchSize",
+    "AccumulatedMagnitudes",
     "AlternatingPowerSGD",
     "BFloat16",
     "BatchSize",
