@@ -1,4 +1,4 @@
-"""What steps and stages cost in the machine."""
+"""What steps cost in the machine."""
 
 from __future__ import annotations
 
