@@ -111,9 +111,7 @@ def make_arms(elements: int) -> dict[str, tuple[Callable[..., Any], Callable[[An
         return gather_sparse(indices, values, coding="compact")
 
     def sparse(indices: torch.Tensor, _: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        entries = torch.sparse_coo_tensor(
-            indices[None], values, (elements,), check_invariants=False, is_coalesced=True
-        )
+        entries = torch.sparse_coo_tensor(indices[None], values, (elements,), check_invariants=False, is_coalesced=True)
         dist.all_reduce(entries)
         return entries
 

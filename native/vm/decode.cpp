@@ -268,8 +268,9 @@ class Reader {
     void check_placed(std::size_t pc, std::uint32_t placed) const {
         const Instruction* before = pc == 0 ? nullptr : &out_.instructions[pc - 1];
         const bool made = before != nullptr && before->a == placed &&
-                          (before->opcode == Opcode::alloc || before->opcode == Opcode::new_);
-        if (!made) refuse("does not follow the ALLOC or NEW of its register");
+                          (before->opcode == Opcode::alloc || before->opcode == Opcode::new_ ||
+                           before->opcode == Opcode::constant);
+        if (!made) refuse("does not follow the ALLOC, NEW or CONSTANT of its register");
     }
 
     Program& program_;

@@ -24,7 +24,7 @@ class TimedSession:
         workers: threads that it keeps busy.
 
     Attributes:
-        undisturbed: seconds of a call in blocks during which every thread had a core.
+        undisturbed: seconds of a call in blocks during which, and just before which, every thread had a core.
         every: seconds of a call in all blocks.
     """
 
@@ -36,10 +36,11 @@ class TimedSession:
         self._repeats = max(1, int(_BLOCK / min(session.time(inputs, 1) for _ in range(3))))
 
     def time(self) -> None:
-        """Time a block, after a call that finds the caches as another program left them."""
+        """Time a block, after calls that wake the workers and warm the caches of all cores."""
         self._session.time(self._inputs, 1)
         alone = regions_run_alone()
         began, own, others = time.perf_counter(), time.thread_time(), worker_seconds()
+        self._session.time(self._inputs, 1)
         seconds = self._session.time(self._inputs, self._repeats)
         own, others = time.thread_time() - own, worker_seconds() - others
         wall = time.perf_counter() - began

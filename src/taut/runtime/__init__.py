@@ -15,6 +15,7 @@ from taut.runtime._executable import (
 )
 from taut.runtime._native import Object
 from taut.runtime._program import (
+    DEVICE_COUNT,
     DTYPES,
     MAX_RANK,
     MAX_WORKERS,
@@ -30,6 +31,7 @@ from taut.runtime._program import (
 from taut.runtime._storage import load_program, program_hash, save_program
 
 __all__ = [
+    "DEVICE_COUNT",
     "DTYPES",
     "MAX_RANK",
     "MAX_WORKERS",
