@@ -295,6 +295,19 @@ def test_measuring_only_what_looks_best_finds_the_cheapest_stages(compiled: Comp
 BASE: dict[str, StageCosts] = {}
 
 
+def test_stages_are_measured_once_for_each_strategy(compiled: CompiledModel) -> None:
+    costs = StageCosts(compiled.lowered, 2)
+    first, second, *_ = (step for step in costs.steps if costs.can_split(step))
+
+    def figures() -> list[float]:
+        return [costs.sequential([first]), costs.split([first]), costs.concurrent([[first], [second]])]
+
+    found = figures()
+    assert all(figure > 0 for figure in found)
+    assert figures() == found
+    assert len(costs.measured) == 3
+
+
 def test_a_search_without_time_still_gives_a_schedule(compiled: CompiledModel) -> None:
     measured = measure_steps(compiled.lowered, 2, lambda _: None)
     plan = find_stages(measured, 0.0, lambda _: None)
