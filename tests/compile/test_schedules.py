@@ -36,7 +36,6 @@ from taut.compile._parallel import (
 from taut.compile._program import Lowered
 from taut.compile._split import can_split, split_step
 from taut.compile._views import Buffer, View
-from taut.compile.scheduling._costs import StageCosts
 from taut.errors import ArgumentError, GraphError
 from taut.runtime import Opcode, Session, load
 from taut.stats import Interval

@@ -21,7 +21,6 @@ from taut.compile._parallel import Part, Queues, Stages, apply_schedule, schedul
 from taut.compile._split import can_split
 from taut.compile.interop import Stages as StageBatch
 from taut.compile.interop import search
-from taut.compile.scheduling import _choose as choosing
 from taut.compile.scheduling import chrome_trace, merge_convolutions, mergeable, render_schedule, summary
 from taut.compile.scheduling._candidates import barrier_free, bound, predicted
 from taut.compile.scheduling._costs import StageCosts, split_stages
@@ -167,18 +166,29 @@ def test_what_runs_on_aten_stays_in_its_place() -> None:
     assert len(operators.segments) == 2
 
 
-def test_an_interrupt_keeps_what_was_measured(compiled: CompiledModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stopped(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("during", ["measuring stages", "comparing the best with the sequential program"])
+def test_an_interrupt_keeps_what_was_measured(compiled: CompiledModel, during: str) -> None:
+    def stop(doing: str, _: float) -> None:
+        if doing == during:
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(choosing, "compare", stopped)
-    with pytest.raises(Interrupted) as caught:
-        schedule(compiled, (X,), budget=1)
+    with pytest.raises(Interrupted, match="sequential program is kept") as caught:
+        schedule(compiled, (X,), budget=1, exact=True, progress=stop)
     result = caught.value.result
     assert isinstance(result, ScheduledModel)
     assert result.schedule.kept == "sequential"
     assert result.schedule.stages
     assert torch.equal(result(X), compiled(X))
+
+
+def test_an_interrupt_before_anything_was_measured_says_so(compiled: CompiledModel) -> None:
+    def stop(doing: str, _: float) -> None:
+        if doing == "timing each step":
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted, match="before the steps") as caught:
+        schedule(compiled, (X,), budget=1, progress=stop)
+    assert caught.value.result is None
 
 
 def graph_of(module: nn.Module, x: Tensor) -> Graph:
@@ -283,6 +293,19 @@ def test_measuring_only_what_looks_best_finds_the_cheapest_stages(compiled: Comp
 
 
 BASE: dict[str, StageCosts] = {}
+
+
+def test_stages_are_measured_once_for_each_strategy(compiled: CompiledModel) -> None:
+    costs = StageCosts(compiled.lowered, 2)
+    first, second, *_ = (step for step in costs.steps if costs.can_split(step))
+
+    def figures() -> list[float]:
+        return [costs.sequential([first]), costs.split([first]), costs.concurrent([[first], [second]])]
+
+    found = figures()
+    assert all(figure > 0 for figure in found)
+    assert figures() == found
+    assert len(costs.measured) == 3
 
 
 def test_a_search_without_time_still_gives_a_schedule(compiled: CompiledModel) -> None:

@@ -13,7 +13,7 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto
        background: #fff; overflow-wrap: anywhere; }
 table { border-collapse: collapse; width: 100%; } caption { text-align: left; font-weight: 600; padding: .5rem 0; }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid #ccc; text-align: right; vertical-align: top; }
-th, td { white-space: nowrap; } td.name { white-space: normal; } td.name { text-align: left; } th.name { text-align: left; }
+th, td { white-space: nowrap; } td.name { white-space: normal; } th.name, td.name { text-align: left; }
 .wide { overflow-x: auto; } figure { margin: 1rem 0; } figcaption { font-weight: 600; }
 svg { width: 100%; height: auto; } svg text { fill: currentColor; font-size: 12px; }
 svg .lane { fill: #8882; } svg .limit { stroke: currentColor; stroke-dasharray: 4 3; }

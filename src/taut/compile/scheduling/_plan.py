@@ -11,6 +11,7 @@ from taut.codegen import build
 from taut.compile._measured_schedule import session_of
 from taut.compile._parallel import Schedule, apply_schedule
 from taut.compile._program import Lowered
+from taut.compile.interop import Stage
 from taut.compile.scheduling._candidates import barrier_free, bound, predicted
 from taut.compile.scheduling._costs import StageCosts
 from taut.compile.scheduling._operators import LIGHT, Operators, operators_of
@@ -49,6 +50,7 @@ class Measured:
         operators: what a search places.
         durations: seconds of each step on one worker.
         split: seconds of steps that can run on all workers, and are worth it.
+        known: seconds of the stages of operators that searches have measured.
     """
 
     lowered: Lowered
@@ -56,6 +58,7 @@ class Measured:
     operators: Operators
     durations: list[float]
     split: Mapping[int, float]
+    known: dict[Stage, float] = dataclasses.field(default_factory=dict)
 
     def bound(self) -> tuple[float, float]:
         """Seconds of the critical path, and of the work shared evenly."""
@@ -107,7 +110,7 @@ def find_stages(
     merged: Mapping[frozenset[int], float] = MappingProxyType({}),
 ) -> StagePlan:
     """The best stages of a program; `merged` has seconds of convolutions merged into one, by their operators."""
-    oracle = StageOracle(measured.operators, measured.costs, measured.durations, measured.split, merged)
+    oracle = StageOracle(measured.operators, measured.costs, measured.durations, measured.split, merged, measured.known)
     return search_stages(measured.operators, oracle, measured.costs.workers, budget=budget, progress=progress)
 
 

@@ -155,6 +155,7 @@ class _Job:
         self._say = say
         self._exact = exact
         self._began = time.perf_counter()
+        self._steps: Measured | None = None
         self._measured: Measured | None = None
         self._plan: StagePlan | None = None
         self._staged: Candidate | None = None
@@ -174,15 +175,19 @@ class _Job:
                 lambda share: self._say("comparing the best with the sequential program", share),
             )
         except KeyboardInterrupt as interrupt:
-            error = Interrupted("stopped while a schedule was searched")
-            if self._plan is not None:
-                first = self._candidates[0]
-                error = Interrupted("stopped before a schedule was proven faster: the sequential program is kept")
-                error.result = self._outcome(
-                    Choice(first, take_turns(self._candidates, self._inputs, _LAST_TURNS), None)
-                )
-            raise error from interrupt
+            raise self._interrupted() from interrupt
         return self._outcome(choice)
+
+    def _interrupted(self) -> Interrupted:
+        """What is said after Ctrl-C, with the sequential program and the best stages by what was measured so far."""
+        if self._steps is None:
+            return Interrupted("stopped before the steps of the program were measured")
+        if self._plan is None:
+            self._take(self._steps, find_stages(self._steps, 0.0, lambda _: None))
+        error = Interrupted("stopped before a schedule was proven faster: the sequential program is kept")
+        times = take_turns(self._candidates, self._inputs, _LAST_TURNS)
+        error.result = self._outcome(Choice(self._candidates[0], times, None))
+        return error
 
     def _left(self) -> float:
         return self._budget - (time.perf_counter() - self._began)
@@ -192,6 +197,7 @@ class _Job:
         self._say("timing each step", 0.0)
         measured = measure_steps(compiled.lowered, workers, lambda share: self._say("timing each step", share))
         self._candidates.append(measured.sequential())
+        self._steps = measured
         if workers == 1 or not measured.costs.steps:
             self._measured, self._plan = measured, find_stages(measured, 0.0, lambda _: None)
             self._staged = self._candidates[0]

@@ -62,6 +62,9 @@ class StageOracle:
         durations: seconds of each step on one worker.
         split: seconds of steps that can run on all workers, and are worth it.
         merged: seconds of convolutions merged into one, by their operators.
+
+    Attributes:
+        known: seconds of stages that were measured.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class StageOracle:
         durations: Sequence[float],
         split: Mapping[int, float],
         merged: Mapping[frozenset[int], float] = MappingProxyType({}),
+        known: dict[Stage, float] | None = None,
     ) -> None:
         self._operators = operators
         self._costs = costs
@@ -78,7 +82,7 @@ class StageOracle:
         self._merged = merged
         self._alone = np.array([sum(durations[step] for step in own) for own in operators.steps])
         self._shared = np.array([sum(split.get(step, durations[step]) for step in own) for own in operators.steps])
-        self.known: dict[Stage, float] = {}
+        self.known: dict[Stage, float] = {} if known is None else known
 
     @property
     def merges(self) -> bool:
