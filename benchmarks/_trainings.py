@@ -20,7 +20,7 @@ from taut.errors import DataError
 
 _DATA = Path(__file__).parents[2] / "shared" / "data"
 
-VOCABULARY = 2000
+VOCABULARY = 1000
 WORDS_AT_ONCE = 20  # that back-propagation goes through
 
 
@@ -127,7 +127,7 @@ def images(count: int = 10_000) -> Training:
 
 
 class WordModel(nn.Module):
-    """Words, (N, T), to logits of the next ones, (N, T, vocabulary); 485,328 parameters."""
+    """Words, (N, T), to logits of the next ones, (N, T, vocabulary); 292,328 parameters."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -24,12 +24,14 @@ from torch import Tensor, nn
 
 from benchmarks import _trainings
 from benchmarks._trainings import Training
-from taut.distributed import CountedThreshold, Fit, StagedThreshold, TensorMagnitudes, ThresholdEstimator
+from taut.distributed import AccumulatedMagnitudes, CountedThreshold, Fit, StagedThreshold, ThresholdEstimator
+from taut.kernels import select_above
 from taut.stats import fingerprint
 
 RATIOS = (0.1, 0.01, 0.001)
 FEWEST = 10  # entries; of fewer, 25 % are no whole entry
 BAND = 0.25
+STAGES = "threshold_stages"  # in the state of an estimator
 FITS: tuple[Fit, ...] = ("exponential", "pareto", "gamma-pareto")
 TRAININGS: dict[str, tuple[Callable[[], Training], int]] = {  # with epochs
     "digits": (_trainings.digits, 30),
@@ -74,12 +76,9 @@ class Group:
 
     def step(self, gradient: Tensor) -> None:
         """Add a gradient, (elements,), and take out what is above the threshold."""
-        self.residual += gradient
-        magnitudes = TensorMagnitudes(self.residual)
+        magnitudes = AccumulatedMagnitudes(gradient, self.residual, logarithms=self.estimator.logarithms)
         threshold = self.estimator.find(magnitudes, self.kept, self.state)
-        sent = ~(self.residual.abs() <= threshold)
-        above = int(sent.sum())
-        self.residual[sent] = 0
+        above = select_above(self.residual, threshold, len(gradient))[2]
         self.estimator.record(self.kept, above, self.state)
         # Where fewer entries than wanted are not 0, all of them are right.
         self.achieved.append(1.0 if threshold == 0 and above <= self.kept else above / self.kept)
@@ -155,7 +154,7 @@ def _summary(groups: list[Group]) -> dict[str, Any]:
         "worst": float(achieved[distance.argmax()]),
         "mean": float(achieved.mean()),
         "passes": float(np.mean(np.concatenate([group.passes for group in groups]))),
-        "stages": sorted({int(group.state["stages"]) for group in groups if "stages" in group.state}),
+        "stages": sorted({int(group.state[STAGES]) for group in groups if STAGES in group.state}),
     }
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +10,20 @@ import torch
 from processes import run_processes
 from scenarios import STEPS, run, same
 from test_compressors import EVERY, named
-from training import batches, loss_of, network, optimiser, parameters, train_with
+from training import batches, loss_of, network, optimiser, parameters, train_each
 
-from taut.distributed import Compressor, Gradient, LocalCommunicator, Memory, SparseAllReduce, TopK, run_ranks
+from taut.distributed import (
+    BFloat16,
+    Compressor,
+    Float16,
+    Gradient,
+    LocalCommunicator,
+    Memory,
+    SparseAllReduce,
+    Threshold,
+    TopK,
+    run_ranks,
+)
 
 RESUMED = ("TopK", "RandomK", "PowerSGD", "SparseAllReduce")
 
@@ -56,12 +65,16 @@ def reference(size: int, step: Callable[[Gradient, LocalCommunicator, Memory], N
 def test_training_is_that_of_the_compressor_alone(compressor: Compressor, ranks: list[dict[str, Any]]) -> None:
     """Buckets, their change after the first step, the thread and Gloo leave no trace."""
     size = len(ranks) + 1
+    if size > 2 and isinstance(compressor, Threshold):
+        pytest.skip("Gloo adds up in another order, and an estimate near an entry falls on either side of it")
     expected = reference(size, lambda gradient, c, memory: compressor.exchange([gradient], c, memory))
     trained = ranks[0]["every"][repr(compressor)]["parameters"]
     for name, tensor in expected.items():
         if size == 2:
             assert torch.equal(trained[name], tensor)
-        else:  # Gloo adds up in another order
+        elif isinstance(compressor, Float16 | BFloat16):  # Gloo adds up in another order, and in 16 bits
+            torch.testing.assert_close(trained[name], tensor, rtol=0.02, atol=1e-3)
+        else:
             torch.testing.assert_close(trained[name], tensor)
 
 
@@ -226,10 +239,15 @@ def test_a_killed_rank_is_an_error_on_the_others(ranks: list[dict[str, Any]]) ->
         assert "checkpoint" in text or kind == "RuntimeError"
 
 
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return run_processes(2, train_each, tmp_path_factory.mktemp("long"), EVERY, 1000)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("compressor", EVERY, ids=named)
-def test_a_thousand_steps(compressor: Compressor, tmp_path: Path) -> None:
-    first, second = run_processes(2, functools.partial(train_with, steps=1000, compressor=compressor), tmp_path)
+def test_a_thousand_steps(compressor: Compressor, long: list[dict[str, Any]]) -> None:
+    first, second = (found[repr(compressor)] for found in long)
     assert same(first["parameters"], second["parameters"])
     assert first["statistics"].steps == 1000
-    assert all(tensor.isfinite().all() for tensor in first["parameters"].values())
+    assert first["loss"] < 0.5  # 1.1 before

@@ -22,7 +22,7 @@ from taut.distributed import (
     Static,
     WarmUp,
 )
-from taut.errors import ArgumentError, DataError, MeasurementError
+from taut.errors import ArgumentError, ArtefactError, MeasurementError
 
 
 def replayed(
@@ -149,8 +149,14 @@ class TestAccordion:
         assert before + replayed(second, {"a": norms}, rates, start=stop + 1) == whole
 
     def test_state_of_another_model(self) -> None:
-        with pytest.raises(DataError, match="'conv'"):
+        with pytest.raises(ArtefactError, match="'conv'"):
             Accordion(["linear"]).load_state_dict(Accordion(["conv"]).state_dict())
+
+    def test_state_of_another_controller(self) -> None:
+        batch_size = AccordionBatchSize(["a"], 8, 64)
+        for controller, other in ((Accordion(["a"]), batch_size), (batch_size, Static(["a"], 0))):
+            with pytest.raises(ArtefactError, match="no state of such a controller"):
+                controller.load_state_dict(other.state_dict())
 
 
 class TestAccordionBatchSize:

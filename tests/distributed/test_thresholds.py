@@ -10,7 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taut.distributed import CountedThreshold, Fit, StagedThreshold, TensorMagnitudes, ThresholdEstimator
+from taut.distributed import (
+    AccumulatedMagnitudes,
+    CountedThreshold,
+    Fit,
+    StagedThreshold,
+    TensorMagnitudes,
+    ThresholdEstimator,
+)
 from taut.distributed._thresholds import (
     exponential_excess,
     gamma_excess,
@@ -57,12 +64,13 @@ def assert_table(n: int, factor: float) -> None:
         for (fit, stages), published in zip(columns, row, strict=True):
             threshold, _ = staged_threshold(magnitudes, kept, stages, fit, exact=False)
             tolerance = factor * MOVES_BY_SEED.get((name, ratio, fit, stages), 0.03)
+            few = 3 * math.sqrt(published / kept)  # standard deviations of the count
             achieved = above(data, threshold) / kept
-            assert achieved == pytest.approx(published, rel=tolerance, abs=0.002), (name, ratio, fit, stages)
+            assert achieved == pytest.approx(published, rel=tolerance, abs=few + 5e-4), (name, ratio, fit, stages)
 
 
 def test_published_ratios_with_fewer_entries() -> None:
-    assert_table(200_000, 6)
+    assert_table(200_000, 3)
 
 
 @pytest.mark.slow
@@ -97,7 +105,7 @@ def followed(estimator: ThresholdEstimator, steps: int) -> tuple[list[int], list
     for _ in range(steps):
         data = torch.randn(200_000, generator=generator)
         count = above(data, estimator.find(TensorMagnitudes(data), 200, state))
-        stages.append(int(state.get("stages", 0)))
+        stages.append(int(state.get("threshold_stages", 0)))
         achieved.append(count / 200)
         estimator.record(200, count, state)
     return stages, achieved
@@ -129,9 +137,20 @@ def test_stages_change_after_five_steps_by_the_mean(achieved: float, expected: i
     data = drawn("laplace", 10_000)
     for step in range(5):
         estimator.find(TensorMagnitudes(data), 100, state)
-        assert int(state["stages"]) == 3
+        assert int(state["threshold_stages"]) == 3
         estimator.record(100, round(100 * achieved + (20 if step % 2 else -20) * (step < 4)), state)
-    assert int(state["stages"]) == expected
+    assert int(state["threshold_stages"]) == expected
+
+
+def test_steps_without_an_estimate_do_not_count_for_the_stages() -> None:
+    estimator, state = StagedThreshold("exponential", stages=3), {}
+    usual, broken, dead = torch.randn(1000), torch.full((1000,), math.nan), torch.zeros(1000)
+    stages = []
+    for data in (broken, dead, usual) * 5:
+        estimator.find(TensorMagnitudes(data), 100, state)
+        estimator.record(100, 200 if data is usual else 0, state)
+        stages.append(int(state["threshold_stages"]))
+    assert stages == [3] * 14 + [2]
 
 
 def test_stages_stay_within_the_papers_limits() -> None:
@@ -142,7 +161,7 @@ def test_stages_stay_within_the_papers_limits() -> None:
         for _ in range(60):
             estimator.find(TensorMagnitudes(data), 100, state)
             estimator.record(100, above_each, state)
-        assert int(state["stages"]) == limit
+        assert int(state["threshold_stages"]) == limit
 
 
 def test_fits_are_exact_on_their_own_distributions() -> None:
@@ -202,9 +221,7 @@ class TestEveryEstimator:
         threshold = estimator.find(TensorMagnitudes(values), 100, state)
         assert threshold == LARGEST
         assert above(values, threshold) == 1
-        assert {name: value.item() for name, value in state.items() if name in before} == {
-            name: value.item() for name, value in before.items()
-        }
+        assert all(value == before[name] for name, value in state.items())
 
     def test_extreme_magnitudes(self, estimator: ThresholdEstimator) -> None:
         for scale in (1e-38, 1e34):
@@ -264,3 +281,24 @@ def test_magnitudes_may_be_asked_in_any_order() -> None:
     asked = TensorMagnitudes(values)
     for threshold in (1.0, 2.0, 0.5, 3.0, 0.0):
         assert asked.above(threshold, logarithms=True) == TensorMagnitudes(values).above(threshold, logarithms=True)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=repr)
+def test_native_moments_lead_to_the_same_threshold(estimator: ThresholdEstimator) -> None:
+    for name in ("gauss", "student"):
+        gradient, residual = drawn(name, 50_000).float(), drawn(name, 50_000, seed=1).float()
+        gradient[:20_000], residual[:20_000] = 0, 0
+        expected = estimator.find(TensorMagnitudes(gradient + residual), 500, {})
+        native = AccumulatedMagnitudes(gradient, residual.clone(), logarithms=estimator.logarithms)
+        assert estimator.find(native, 500, {}) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_native_moments_of_what_is_not_finite(bad: float) -> None:
+    residual = torch.randn(1000)
+    magnitudes = AccumulatedMagnitudes(torch.zeros(1000).index_fill(0, torch.tensor([3]), bad), residual)
+    assert CountedThreshold().find(magnitudes, 10, {}) == LARGEST
+    assert magnitudes.above(LARGEST).count == 1
+    empty = AccumulatedMagnitudes(torch.zeros(0), torch.zeros(0))
+    assert CountedThreshold().find(empty, 0, {}) == math.inf
+    assert CountedThreshold().find(AccumulatedMagnitudes(torch.zeros(9), torch.zeros(9)), 1, {}) == 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -49,8 +49,8 @@ def wrap(module: torch.nn.Module, **options: Any) -> DistributedDataParallel:
     return DistributedDataParallel(module, bucket_cap_mb=CAP_MB, **options)  # pyright: ignore[reportArgumentType]
 
 
-def optimiser(module: torch.nn.Module) -> torch.optim.SGD:
-    return torch.optim.SGD(module.parameters(), 0.05, momentum=0.9)
+def optimiser(module: torch.nn.Module, rate: float = 0.05, momentum: float = 0.9) -> torch.optim.SGD:
+    return torch.optim.SGD(module.parameters(), rate, momentum=momentum)
 
 
 def train(
@@ -59,11 +59,12 @@ def train(
     prepare: Callable[[DistributedDataParallel], Handle | None],
     *,
     dtype: torch.dtype = torch.float32,
+    **settings: float,
 ) -> tuple[dict[str, torch.Tensor], Handle | None]:
     """Train a network; returns its parameters."""
     model = wrap(network(dtype))
     handle = prepare(model)
-    descent = optimiser(model)
+    descent = optimiser(model, **settings)
     for batch in batches(rank, steps, dtype):
         descent.zero_grad()
         loss_of(model(batch)).backward()
@@ -75,6 +76,21 @@ def train_with(rank: int, steps: int, compressor: Compressor, **options: Any) ->
     trained, handle = train(rank, steps, lambda model: attach(model, compressor), **options)
     assert handle is not None
     return {"parameters": trained, "memory": copied(handle.memory), "statistics": handle.statistics}
+
+
+def train_each(rank: int, compressors: Sequence[Compressor], steps: int) -> dict[str, Any]:
+    """Trainings with each compressor, and the loss at the end on inputs that nobody was trained on.
+
+    A residual delays gradients, so that the rate is low; momentum is left to the compressor that has it.
+    """
+    found = {}
+    for compressor in compressors:
+        trained = train_with(rank, steps, compressor, rate=0.02, momentum=0.0)
+        model = network()
+        model.load_state_dict(trained["parameters"])
+        loss = loss_of(model(batches(9, 1)[0])).item()
+        found[repr(compressor)] = {**trained, "loss": loss}
+    return found
 
 
 def parameters(module: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -52,6 +52,7 @@ def documented_options(command: str) -> set[str]:
         "optimize",
         "quantize",
         "compile",
+        "schedule",
         "formats",
         "run",
         "export",

@@ -37,20 +37,14 @@ from taut.distributed._handle import Handle
 from taut.distributed._lab import LinkLab, missing_for_lab
 from taut.distributed._local import LocalCommunicator, run_ranks
 from taut.distributed._local_ranks import LocalRanks
-from taut.distributed._probe import (
-    Measured,
-    measure_group,
-    probe_group,
-    probe_host,
-    time_collectives,
-    time_encoder,
-)
+from taut.distributed._probe import Measured, measure_group, probe_group, probe_host, time_collectives, time_encoder
 from taut.distributed._process_group import ProcessGroupCommunicator
 from taut.distributed._profile import Profile, read_profile
 from taut.distributed._state import average_states
 from taut.distributed._step_time import Cluster, EncodeCost, sent_bytes, step_seconds
 from taut.distributed._study import SetUp, run_study
 from taut.distributed._thresholds import (
+    AccumulatedMagnitudes,
     CountedThreshold,
     Fit,
     Magnitudes,
@@ -69,6 +63,7 @@ __all__ = [
     "CANDIDATES",
     "Accordion",
     "AccordionBatchSize",
+    "AccumulatedMagnitudes",
     "Advice",
     "AlternatingPowerSGD",
     "BFloat16",

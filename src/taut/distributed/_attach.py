@@ -58,14 +58,15 @@ def attach(
         parameters = _checked_parameters(module, levels)
     except TautError as error:
         refusal = error
-    group, device = _own_group(module, process_group)
-    communicator = ProcessGroupCommunicator(group, device)
     try:
+        communicator = ProcessGroupCommunicator(*_own_group(module, process_group))
         agree(_configuration(levels, controller, parameters), refusal, communicator)
     except TautError:
         raise
     except RuntimeError as error:
-        raise CommunicationError(f"attach: the other ranks cannot be reached: {error}") from error
+        raise CommunicationError(
+            f"attach: the other ranks cannot be reached: {error}", fix="call attach on every rank"
+        ) from error
     communicator.sent = 0.0
     _ATTACHED[module] = True
     if isinstance(module, DistributedDataParallel):

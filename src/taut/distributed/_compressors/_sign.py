@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,7 +12,7 @@ import torch
 from taut.distributed._communicator import Communicator
 from taut.distributed._compressor import Compressor, Gradient, Memory
 from taut.distributed._memory import is_zero, residual_of
-from taut.distributed._selection import majority, pack_signs
+from taut.distributed._selection import accumulate_mean, majority, pack_signs
 from taut.distributed._traffic import Message, Traffic
 
 
@@ -43,8 +44,11 @@ class SignMajority(Compressor):
         for place, (gradient, bits) in enumerate(zip(gradients, packed, strict=True)):
             flat = gradient.tensor.view(-1)
             votes = rows[weights[:, place] != 0, start : start + bits.numel()]
-            mean = weights[:, place].sum() / communicator.size
-            flat.copy_(majority(votes, flat.numel()).mul_(mean) if votes.numel() else torch.zeros_like(flat))
+            mean = weights[:, place].mean().item()
+            if len(votes) and math.isfinite(mean):
+                flat.copy_(majority(votes, flat.numel(), mean))
+            else:
+                flat.fill_(mean)
             start += bits.numel()
 
     def traffic(self, shapes: Sequence[torch.Size], ranks: int) -> Traffic:
@@ -57,11 +61,10 @@ class SignMajority(Compressor):
         if is_zero(flat):
             return flat.new_zeros((flat.numel() + 7) // 8, dtype=torch.uint8), flat.new_zeros((), dtype=torch.float32)
         residual = residual_of(gradient, memory)
-        residual += flat
+        scale = torch.tensor(accumulate_mean(flat, residual), device=flat.device)  # float32, as it travels
         bits = pack_signs(residual)
-        scale = residual.abs().mean().float()
         if not scale.isfinite():
             residual.zero_()
             return bits, torch.full_like(scale, torch.nan)
-        residual -= torch.where(residual.signbit(), -scale, scale)
+        residual -= majority(bits.view(1, -1), flat.numel(), scale.item())
         return bits, scale

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
+
 from taut.distributed._compressor import Gradient, Memory, check_ratio
 from taut.distributed._compressors._sparse import Coding, Entries, SparseCompressor, ValueType, check_travel
 from taut.distributed._compressors._top_k import kept_of
 from taut.distributed._memory import residual_of
-from taut.distributed._selection import select_above
-from taut.distributed._thresholds import CountedThreshold, TensorMagnitudes, ThresholdEstimator
+from taut.distributed._selection import has_kernels, select_above
+from taut.distributed._thresholds import (
+    AccumulatedMagnitudes,
+    CountedThreshold,
+    Magnitudes,
+    TensorMagnitudes,
+    ThresholdEstimator,
+)
 
 
 @dataclass(frozen=True)
@@ -42,9 +50,14 @@ class Threshold(SparseCompressor):
     def choose(self, gradient: Gradient, memory: Memory) -> Entries:
         """Take what is above the threshold."""
         residual = residual_of(gradient, memory)
-        residual += gradient.tensor.view(-1)
+        magnitudes = self._accumulate(gradient.tensor.view(-1), residual)
         wanted, state = self.expected(residual.numel()), memory[gradient.name]
-        threshold = self.estimator.find(TensorMagnitudes(residual), wanted, state)
-        entries = Entries(*select_above(residual, threshold))
+        entries = Entries(*select_above(residual, self.estimator.find(magnitudes, wanted, state)))
         self.estimator.record(wanted, entries.indices.numel(), state)
         return entries
+
+    def _accumulate(self, flat: torch.Tensor, residual: torch.Tensor) -> Magnitudes:
+        if has_kernels(residual):
+            return AccumulatedMagnitudes(flat.to(residual.dtype), residual, logarithms=self.estimator.logarithms)
+        residual += flat
+        return TensorMagnitudes(residual)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from taut.distributed._controllers._arguments import as_names, check_count, check_levels, check_share
-from taut.distributed._controllers._epoch_sums import Average, EpochSums, check_names, critical
+from taut.distributed._controllers._epoch_sums import Average, EpochSums, check_names, check_state, critical
 
 
 class Accordion:
@@ -94,8 +94,9 @@ class Accordion:
         """Take up from a checkpoint.
 
         Raises:
-            DataError: it is of other parameters.
+            ArtefactError: it is no such state, or one of other parameters.
         """
+        check_state(state, self.state_dict())
         check_names(state["levels"], self._names)
         self._sums.load_state_dict(state["sums"])
         self._norms, self._levels = dict(state["norms"]), self._levels | state["levels"]

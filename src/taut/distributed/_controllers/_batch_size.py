@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from taut.distributed._controllers._arguments import as_names, check_count, check_share
-from taut.distributed._controllers._epoch_sums import Average, EpochSums, critical
+from taut.distributed._controllers._epoch_sums import Average, EpochSums, check_state, critical
 from taut.errors import ArgumentError
 
 
@@ -92,7 +92,8 @@ class AccordionBatchSize:
         """Take up from a checkpoint.
 
         Raises:
-            DataError: it is of other parameters.
+            ArtefactError: it is no such state, or one of other parameters.
         """
+        check_state(state, self.state_dict())
         self._sums.load_state_dict(state["sums"])
         self._norm, self._size, self._epoch = float(state["norm"]), int(state["size"]), int(state["epoch"])

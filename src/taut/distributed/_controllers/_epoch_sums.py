@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 import torch
 
-from taut.errors import DataError
+from taut.errors import ArtefactError
 
 Average: TypeAlias = Callable[[torch.Tensor], None]
 """Replaces a tensor by its mean over ranks."""
@@ -53,7 +53,7 @@ class EpochSums:
         """Take up the sums of a checkpoint.
 
         Raises:
-            DataError: a name is not known here.
+            ArtefactError: a name is not known here.
         """
         check_names(state, self._names)
         self._sums = {name: value.clone() for name, value in state.items()}
@@ -64,15 +64,29 @@ def critical(before: float, now: float, threshold: float) -> bool:
     return not (before > 0 and abs(before - now) / before < threshold)
 
 
+def check_state(state: Mapping[str, Any], keys: Iterable[str]) -> None:
+    """Refuse what is no state of a controller of this kind.
+
+    Raises:
+        ArtefactError: it is none.
+    """
+    if not isinstance(state, Mapping) or not set(keys) <= state.keys():
+        raise ArtefactError(
+            "this is no state of such a controller",
+            expected=f"what its state_dict() gave, with {', '.join(keys)}",
+            fix="resume with the controller that the checkpoint was written with",
+        )
+
+
 def check_names(state: Mapping[str, Any], names: tuple[str, ...]) -> None:
     """Refuse the state of other parameters.
 
     Raises:
-        DataError: a name is not known here.
+        ArtefactError: a name is not known here.
     """
     unknown = sorted(set(state) - set(names))
     if unknown:
-        raise DataError(
+        raise ArtefactError(
             f"the controller's state is of parameters that this one does not have, such as {unknown[0]!r}",
             expected=f"parameters among {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}",
             fix="resume with the model that the checkpoint was written with",

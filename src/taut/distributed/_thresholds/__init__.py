@@ -3,10 +3,12 @@
 from taut.distributed._thresholds._counted import CountedThreshold
 from taut.distributed._thresholds._estimator import ThresholdEstimator
 from taut.distributed._thresholds._fits import Fit, exponential_excess, gamma_excess, pareto_excess
+from taut.distributed._thresholds._kernel_magnitudes import AccumulatedMagnitudes
 from taut.distributed._thresholds._magnitudes import Magnitudes, Moments, TensorMagnitudes
 from taut.distributed._thresholds._staged import StagedThreshold, most_stages, staged_threshold
 
 __all__ = [
+    "AccumulatedMagnitudes",
     "CountedThreshold",
     "Fit",
     "Magnitudes",

@@ -13,6 +13,8 @@ from taut.distributed._thresholds._fits import Fit, check_fit, tail_excess, whol
 from taut.distributed._thresholds._magnitudes import Magnitudes
 from taut.errors import ArgumentError
 
+_RELATIVE = "relative_threshold"
+
 
 @dataclass(frozen=True, slots=True)
 class CountedThreshold:
@@ -46,18 +48,23 @@ class CountedThreshold:
         if not 0 < self.first_share < 1:
             raise ArgumentError("first_share", self.first_share, expected="a number between 0 and 1, both exclusive")
 
+    @property
+    def logarithms(self) -> bool:
+        """Whether the fit needs the mean logarithm."""
+        return self.fit == "gamma-pareto"
+
     def find(self, magnitudes: Magnitudes, kept: int, state: MutableMapping[str, torch.Tensor]) -> float:
         """As `ThresholdEstimator.find`; one entry at least lies above, if one is wanted and one is not 0."""
-        whole = magnitudes.above(0.0, logarithms=self.fit == "gamma-pareto" and "relative_threshold" not in state)
+        whole = magnitudes.above(0.0, logarithms=self.logarithms and _RELATIVE not in state)
         known = without_estimate(whole, kept)
         if known is not None:
             return known
-        if "relative_threshold" in state:
-            threshold = float(state["relative_threshold"]) * whole.mean
+        if _RELATIVE in state:
+            threshold = float(state[_RELATIVE]) * whole.mean
         else:
             threshold = whole_excess(self.fit, whole, max(self.first_share, kept / whole.count))
         threshold = self._search(magnitudes, kept, whole.count, threshold)
-        state["relative_threshold"] = torch.tensor(threshold / whole.mean, dtype=torch.float64)
+        state[_RELATIVE] = torch.tensor(threshold / whole.mean, dtype=torch.float64)
         return threshold
 
     def record(self, kept: int, above: int, state: MutableMapping[str, torch.Tensor]) -> None:
@@ -65,28 +72,55 @@ class CountedThreshold:
 
     def _search(self, magnitudes: Magnitudes, kept: int, count: int, threshold: float) -> float:
         """The nearest threshold that was tried."""
-        low, high = (0.0, count), (math.inf, 0)
-        best = low
+        enclosure = _Enclosure(kept, count)
+        best, nearest = 0.0, math.log(count / kept)
         for _ in range(self.passes):
             tail = magnitudes.above(threshold)
-            here = threshold, tail.count
-            best = min(best, here, key=lambda end: abs(math.log(end[1] / kept)) if end[1] else math.inf)
+            distance = abs(math.log(tail.count / kept)) if tail.count else math.inf
+            if distance < nearest:
+                best, nearest = threshold, distance
             if abs(tail.count - kept) <= self.tolerance * kept:
                 break
-            if tail.count > kept:
-                low = here
-            else:
-                high = here
-            if tail.count:
-                threshold += tail_excess(self.fit, tail, kept / tail.count)
-            if high[1] or not low[0] < threshold < high[0]:
-                threshold = _between(low, high, kept)
-        return best[0]
+            enclosure.narrow(threshold, tail.count)
+            # Upwards the fit has seen the tail that it goes into, downwards it has not.
+            proposed = threshold + tail_excess(self.fit, tail, kept / tail.count) if tail.count else math.nan
+            threshold = (
+                proposed if tail.count > kept and enclosure.low < proposed < enclosure.high else enclosure.between()
+            )
+        return best
 
 
-def _between(low: tuple[float, int], high: tuple[float, int], kept: int) -> float:
-    """Between two thresholds with their counts, as if the logarithm of the count were linear."""
-    if math.isinf(high[0]):
-        return low[0] * 2  # the fit had the tail end below the threshold
-    weight = math.log(low[1] / kept) / math.log(low[1] / high[1]) if high[1] else 0.5
-    return low[0] + (high[0] - low[0]) * weight
+class _Enclosure:
+    """A threshold that too many exceed and one that too few do, weighted for the secant between them.
+
+    Source: Dowell and Jarratt, A modified regula falsi method for computing the root of an equation (BIT, 1971): the
+    weight of an end that stays is halved, so that it does not stay for ever.
+
+    Args:
+        kept: how many are wanted.
+        count: how many are above 0.
+    """
+
+    def __init__(self, kept: int, count: int) -> None:
+        self._kept = kept
+        self.low, self.low_weight = 0.0, math.log(count / kept)
+        self.high, self._high_weight = math.inf, 0.0
+        self._moved = ""
+
+    def narrow(self, threshold: float, count: int) -> None:
+        """Take up what was counted at a threshold inside."""
+        weight = math.log(max(count, 0.5) / self._kept)
+        if weight > 0:
+            self.low, self.low_weight = threshold, weight
+            self._high_weight /= 2 if self._moved == "low" else 1
+            self._moved = "low"
+        else:
+            self.high, self._high_weight = threshold, weight
+            self.low_weight /= 2 if self._moved == "high" else 1
+            self._moved = "high"
+
+    def between(self) -> float:
+        """Where the logarithm of the count would reach what is wanted, were it linear."""
+        if math.isinf(self.high):
+            return self.low * 2  # the fit had the tail end below the threshold
+        return self.low + (self.high - self.low) * self.low_weight / (self.low_weight - self._high_weight)

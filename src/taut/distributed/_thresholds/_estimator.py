@@ -14,7 +14,14 @@ _LARGEST = torch.finfo(torch.float32).max
 
 
 class ThresholdEstimator(Protocol):
-    """Finds a threshold that about a wanted number of magnitudes exceeds."""
+    """Finds a threshold that about a wanted number of magnitudes exceeds.
+
+    Attributes:
+        logarithms: whether it asks for the mean logarithm of the whole.
+    """
+
+    @property
+    def logarithms(self) -> bool: ...
 
     def find(self, magnitudes: Magnitudes, kept: int, state: MutableMapping[str, torch.Tensor]) -> float:
         """The threshold; entries above it are to be sent.

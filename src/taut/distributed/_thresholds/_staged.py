@@ -13,6 +13,9 @@ from taut.distributed._thresholds._fits import Fit, check_fit, tail_excess, whol
 from taut.distributed._thresholds._magnitudes import Magnitudes
 from taut.errors import ArgumentError
 
+_STAGES, _MOST_STAGES = "threshold_stages", "threshold_most_stages"
+_STEP, _ACHIEVED = "threshold_steps", "threshold_achieved"
+
 _STEPS = 5  # between changes of the number of stages
 _HIGH, _LOW = 1.2, 0.8
 
@@ -50,29 +53,36 @@ class StagedThreshold:
         if not 0 < self.first_share < 1:
             raise ArgumentError("first_share", self.first_share, expected="a number between 0 and 1, both exclusive")
 
+    @property
+    def logarithms(self) -> bool:
+        """Whether the fit needs the mean logarithm."""
+        return self.fit == "gamma-pareto"
+
     def find(self, magnitudes: Magnitudes, kept: int, state: MutableMapping[str, torch.Tensor]) -> float:
         """As `ThresholdEstimator.find`; one pass a stage, and one for the whole."""
-        stages = int(state["stages"]) if "stages" in state else self.stages
+        stages = int(state[_STAGES]) if _STAGES in state else self.stages
         threshold, ratio = staged_threshold(
             magnitudes, kept, stages, self.fit, first_share=self.first_share, exact=self.exact
         )
-        state["stages"] = torch.tensor(stages)
-        if ratio is not None:
-            state["most_stages"] = torch.tensor(most_stages(ratio))
+        state[_STAGES] = torch.tensor(stages)
+        if ratio is None:
+            state.pop(_MOST_STAGES, None)  # nothing for `record` to judge
+        else:
+            state[_MOST_STAGES] = torch.tensor(most_stages(ratio))
         return threshold
 
     def record(self, kept: int, above: int, state: MutableMapping[str, torch.Tensor]) -> None:
         """As `ThresholdEstimator.record`."""
-        if not (self.adaptive and kept and "most_stages" in state):
+        if not (self.adaptive and kept and _MOST_STAGES in state):
             return
-        steps = int(state.get("steps", 0)) + 1
-        total = float(state.get("achieved", 0.0)) + above / kept
+        steps = int(state.get(_STEP, 0)) + 1
+        total = float(state.get(_ACHIEVED, 0.0)) + above / kept
         if steps == _STEPS:
             change = (total / steps < _LOW) - (total / steps > _HIGH)
-            stages = min(max(int(state["stages"]) + change, 1), int(state["most_stages"]))
-            state["stages"] = torch.tensor(stages)
+            stages = min(max(int(state[_STAGES]) + change, 1), int(state[_MOST_STAGES]))
+            state[_STAGES] = torch.tensor(stages)
             steps, total = 0, 0.0
-        state["steps"], state["achieved"] = torch.tensor(steps), torch.tensor(total, dtype=torch.float64)
+        state[_STEP], state[_ACHIEVED] = torch.tensor(steps), torch.tensor(total, dtype=torch.float64)
 
 
 def most_stages(ratio: float) -> int:
