@@ -142,6 +142,17 @@ def test_stages_change_after_five_steps_by_the_mean(achieved: float, expected: i
     assert int(state["threshold_stages"]) == expected
 
 
+def test_steps_without_an_estimate_do_not_count_for_the_stages() -> None:
+    estimator, state = StagedThreshold("exponential", stages=3), {}
+    usual, broken, dead = torch.randn(1000), torch.full((1000,), math.nan), torch.zeros(1000)
+    stages = []
+    for data in (broken, dead, usual) * 5:
+        estimator.find(TensorMagnitudes(data), 100, state)
+        estimator.record(100, 200 if data is usual else 0, state)
+        stages.append(int(state["threshold_stages"]))
+    assert stages == [3] * 14 + [2]
+
+
 def test_stages_stay_within_the_papers_limits() -> None:
     assert [most_stages(ratio) for ratio in (1.0, 0.5, 0.1, 0.01, 0.001)] == [1, 1, 4, 7, 10]
     estimator, state = StagedThreshold(stages=1), {}
@@ -210,9 +221,7 @@ class TestEveryEstimator:
         threshold = estimator.find(TensorMagnitudes(values), 100, state)
         assert threshold == LARGEST
         assert above(values, threshold) == 1
-        assert {name: value.item() for name, value in state.items() if name in before} == {
-            name: value.item() for name, value in before.items()
-        }
+        assert all(value == before[name] for name, value in state.items())
 
     def test_extreme_magnitudes(self, estimator: ThresholdEstimator) -> None:
         for scale in (1e-38, 1e34):

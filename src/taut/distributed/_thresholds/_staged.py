@@ -65,7 +65,9 @@ class StagedThreshold:
             magnitudes, kept, stages, self.fit, first_share=self.first_share, exact=self.exact
         )
         state[_STAGES] = torch.tensor(stages)
-        if ratio is not None:
+        if ratio is None:
+            state.pop(_MOST_STAGES, None)  # nothing for `record` to judge
+        else:
             state[_MOST_STAGES] = torch.tensor(most_stages(ratio))
         return threshold
 
