@@ -31,7 +31,7 @@ from taut.stats import available_cores, fingerprint
 # Below a few packets a link costs latency only. Larger messages follow the line of these.
 SIZES = (256, 2**16, 2**18, 2**20, 2**22, 2**24)
 _MOST_SECONDS = 1.0  # of a collective: on slow links the larger messages tell nothing new
-_REPEATS = 7
+_REPEATS = 5
 _ENCODED = (((512, 512),), ((1024, 1024),) * 2)  # shapes of the gradients that encoders are timed on
 _DECODED_RANKS = (2, 8)
 
