@@ -57,6 +57,8 @@ def run(rank: int, ranks: int, compressors: Sequence[Compressor], kill: bool) ->
         "plain": train(rank, STEPS, lambda model: None)[0],
         "torch float16": train(rank, STEPS, torch_float16)[0],
         "bfloat16 gradients": train_with(rank, STEPS, TopK(0.1), dtype=torch.bfloat16),
+        "options": {name: option(rank, name) for name in ("gradient_as_bucket_view", "static_graph")},
+        "channels last": channels_last(rank),
         "unused": unused(rank),
         "accumulation": accumulation(rank, TopK(0.2)),
         "uneven": uneven(rank),
@@ -74,6 +76,30 @@ def run(rank: int, ranks: int, compressors: Sequence[Compressor], kill: bool) ->
 
 def torch_float16(model: torch.nn.parallel.DistributedDataParallel) -> None:
     model.register_comm_hook(None, fp16_compress_hook)
+
+
+def option(rank: int, name: str) -> dict[str, torch.Tensor]:
+    model = wrap(network(), **{name: True})
+    attach(model, TopK(0.1))
+    descent = optimiser(model)
+    for batch in batches(rank, STEPS):
+        _step(model, descent, batch)
+    return parameters(model.module)
+
+
+def channels_last(rank: int) -> dict[str, dict[str, torch.Tensor]]:
+    """A convolution in both layouts of memory, by layout and parameter."""
+    found = {}
+    for layout in (torch.contiguous_format, torch.channels_last):
+        torch.manual_seed(0)
+        module = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 4, 3))
+        model = wrap(module.to(memory_format=layout))  # pyright: ignore[reportCallIssue]
+        attach(model, PowerSGD(2))
+        descent = optimiser(model, momentum=0.0)
+        for batch in batches(rank, STEPS):
+            _step(model, descent, batch.repeat(1, 8).view(8, 3, 8, 8).contiguous(memory_format=layout))
+        found[str(layout)] = parameters(model.module)
+    return found
 
 
 def unused(rank: int) -> dict[str, Any]:

@@ -61,14 +61,14 @@ FREE = EncodeCost(np.zeros((1, 3)))
 def test_a_slow_link_hides_the_backward_pass_but_for_its_first_bucket() -> None:
     # 20 equal layers of 4 MB; the first bucket closes at 1 MB, with one layer, and the link is busy from then on.
     seconds = step_seconds(JOB, CANDIDATES["fp32"], FREE, SLOW, links())[0]
-    dense = 2 * 7 / 8 * 80e6 / SLOW.bandwidth  # pyright: ignore[reportOptionalOperand]
+    dense = 2 * 7 / 8 * 80e6 / (100 * MEGABIT)
     assert seconds == pytest.approx(0.05 + 0.1 / 20 + dense)
 
 
 def test_a_fast_link_leaves_the_computation_and_the_last_bucket() -> None:
     seconds = step_seconds(JOB, CANDIDATES["fp32"], FREE, FAST, links())[0]
     last = JOB.buckets()[-1]
-    assert seconds == pytest.approx(0.15 + 2 * 7 / 8 * 4 * last.elements / FAST.bandwidth)  # pyright: ignore[reportOptionalOperand]
+    assert seconds == pytest.approx(0.15 + 2 * 7 / 8 * 4 * last.elements / (1e6 * MEGABIT))
 
 
 def test_encoding_delays_the_backward_pass_only_where_they_compete() -> None:

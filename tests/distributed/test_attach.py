@@ -22,8 +22,10 @@ from taut.distributed import (
     SparseAllReduce,
     Threshold,
     TopK,
+    attach,
     run_ranks,
 )
+from taut.errors import ArgumentError
 
 RESUMED = ("TopK", "RandomK", "PowerSGD", "SparseAllReduce")
 
@@ -145,6 +147,19 @@ def test_nothing_is_lost_for_parameters_that_are_not_always_used(ranks: list[dic
         torch.testing.assert_close(found["kept"][name], total)
 
 
+@pytest.mark.parametrize("name", ["gradient_as_bucket_view", "static_graph"])
+def test_options_of_data_parallel_change_nothing(name: str, ranks: list[dict[str, Any]]) -> None:
+    assert same(ranks[0]["options"][name], ranks[0]["every"][repr(TopK(0.1))]["parameters"])
+
+
+def test_channels_last_weights_stay_so_and_ranks_agree(ranks: list[dict[str, Any]]) -> None:
+    for found in ranks:
+        for layout, trained in found["channels last"].items():
+            assert same(trained, ranks[0]["channels last"][layout])
+    weight = ranks[0]["channels last"]["torch.channels_last"]["1.weight"]
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_accumulated_steps_are_exchanged_once(ranks: list[dict[str, Any]]) -> None:
     found = ranks[0]["accumulation"]
     for name, tensor in found["apart"].items():
@@ -237,6 +252,11 @@ def test_a_killed_rank_is_an_error_on_the_others(ranks: list[dict[str, Any]]) ->
         kind, text = found["killed"]
         assert kind in ("CommunicationError", "RuntimeError")
         assert "checkpoint" in text or kind == "RuntimeError"
+
+
+def test_a_module_that_is_not_wrapped_is_refused_without_a_process_group() -> None:
+    with pytest.raises(ArgumentError, match="Sequential"):
+        attach(network(), TopK(0.1))
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from taut.stats import Interval
 Verdict: TypeAlias = Literal["helps", "no evidence", "hurts"]
 
 _CONFIDENCE = 0.95
+_WORTH_WHILE = 1.01
 BANDWIDTHS = np.geomspace(1e6 / 8, 1e12 / 8, 61)  # 1 Mbit/s to 1 Tbit/s
 
 
@@ -172,8 +173,8 @@ def sweep(
 
 
 def verdict(speedup: Interval) -> Verdict:
-    """Whether an interval of speed-ups lies above 1, around it or below."""
-    if speedup.low > 1:
+    """Whether an interval of speed-ups lies above 1 by what is worth the trouble, around it or below."""
+    if speedup.low > _WORTH_WHILE:
         return "helps"
     return "hurts" if speedup.high < 1 else "no evidence"
 

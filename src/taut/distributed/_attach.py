@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from weakref import WeakKeyDictionary
+from types import ModuleType
+from weakref import WeakSet
 
 import torch
 import torch.distributed as dist
-from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from taut.distributed._agreement import agree
@@ -18,10 +19,9 @@ from taut.distributed._data_parallel import check_data_parallel, register_data_p
 from taut.distributed._exchange import Exchange
 from taut.distributed._handle import Handle
 from taut.distributed._process_group import ProcessGroupCommunicator
-from taut.distributed._sharded import check_sharded, register_sharded, shard_group, sharded_names
 from taut.errors import ArgumentError, CommunicationError, TautError
 
-_ATTACHED: WeakKeyDictionary[torch.nn.Module, bool] = WeakKeyDictionary()
+_ATTACHED: WeakSet[torch.nn.Module] = WeakSet()
 
 
 def attach(
@@ -58,6 +58,8 @@ def attach(
         parameters = _checked_parameters(module, levels)
     except TautError as error:
         refusal = error
+    if refusal is not None and not dist.is_initialized():
+        raise refusal
     try:
         communicator = ProcessGroupCommunicator(*_own_group(module, process_group))
         agree(_configuration(levels, controller, parameters), refusal, communicator)
@@ -68,15 +70,15 @@ def attach(
             f"attach: the other ranks cannot be reached: {error}", fix="call attach on every rank"
         ) from error
     communicator.sent = 0.0
-    _ATTACHED[module] = True
+    _ATTACHED.add(module)
     if isinstance(module, DistributedDataParallel):
         shapes = {name: parameter.shape for name, parameter in parameters.items()}
-        handle = Handle(Exchange(list(parameters), levels, controller, communicator), shapes)
+        handle = Handle(Exchange(list(shapes), levels, controller, communicator), shapes)
         register_data_parallel(module, parameters, handle)
-        return handle
-    shapes = sharded_names(module)
-    handle = Handle(Exchange(list(shapes), levels, controller, communicator), shapes)
-    register_sharded(module, handle)
+    else:
+        shapes = _sharded().sharded_names(module)
+        handle = Handle(Exchange(list(shapes), levels, controller, communicator), shapes)
+        _sharded().register_sharded(module, handle)
     return handle
 
 
@@ -109,8 +111,8 @@ def _checked_parameters(module: torch.nn.Module, levels: Sequence[Compressor]) -
         )
     if isinstance(module, DistributedDataParallel):
         return check_data_parallel(module)
-    if isinstance(module, FSDPModule):
-        return check_sharded(module, levels)
+    if _is_sharded(module):
+        return _sharded().check_sharded(module, levels)
     raise ArgumentError(
         "module",
         type(module).__name__,
@@ -129,8 +131,8 @@ def _own_group(
         )
     if process_group is None and isinstance(module, DistributedDataParallel):
         process_group = module.process_group
-    if process_group is None and isinstance(module, FSDPModule):
-        process_group = shard_group(module)
+    if process_group is None and _is_sharded(module):
+        process_group = _sharded().shard_group(module)
     shared = process_group or dist.group.WORLD
     backend = dist.get_backend(shared)
     device = torch.device("cuda", torch.cuda.current_device()) if backend == "nccl" else torch.device("cpu")
@@ -144,6 +146,19 @@ def _own_group(
     if not isinstance(own, dist.ProcessGroup):
         raise ArgumentError("process_group", process_group, expected="a group that this rank belongs to")
     return own, device
+
+
+def _is_sharded(module: torch.nn.Module) -> bool:
+    # A module is sharded only if the script has imported what shards it.
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    return fsdp is not None and isinstance(module, fsdp.FSDPModule)
+
+
+def _sharded() -> ModuleType:
+    """Support of sharded modules, the import of which takes half a second."""
+    from taut.distributed import _sharded
+
+    return _sharded
 
 
 def _timeout(group: dist.ProcessGroup | None, device: torch.device) -> timedelta | None:

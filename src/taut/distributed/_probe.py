@@ -23,7 +23,7 @@ from taut.distributed._compressor import Compressor, Gradient, Memory
 from taut.distributed._local_ranks import LocalRanks
 from taut.distributed._profile import Profile
 from taut.distributed._step_time import EncodeCost
-from taut.distributed._wire import gather_uneven
+from taut.distributed._wire import Coding, gather_uneven, pack_entries, unpack_entries
 from taut.errors import ArgumentError, MeasurementError
 from taut.hardware import CollectiveTiming, LinkModel, fit_links, fit_times, measured_bandwidth
 from taut.stats import available_cores, fingerprint
@@ -31,7 +31,7 @@ from taut.stats import available_cores, fingerprint
 # Below a few packets a link costs latency only. Larger messages follow the line of these.
 SIZES = (256, 2**16, 2**18, 2**20, 2**22, 2**24)
 _MOST_SECONDS = 1.0  # of a collective: on slow links the larger messages tell nothing new
-_REPEATS = 7
+_REPEATS = 5
 _ENCODED = (((512, 512),), ((1024, 1024),) * 2)  # shapes of the gradients that encoders are timed on
 _DECODED_RANKS = (2, 8)
 
@@ -286,10 +286,14 @@ class _Echo:
         with self._own_time():
             return [pieces[0].clone() for _ in range(self.size)]
 
-    def gather_sparse(self, indices: torch.Tensor, values: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """The same entries many times."""
+    def gather_sparse(
+        self, indices: torch.Tensor, values: torch.Tensor, *, coding: Coding = "plain"
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """The same entries many times; packing and unpacking them is the compressor's."""
+        packed = pack_entries(indices, values, coding)
         with self._own_time():
-            return [(indices.clone(), values.clone()) for _ in range(self.size)]
+            rows = [packed.clone() for _ in range(self.size)]
+        return [unpack_entries(row, indices.numel(), values.dtype, coding) for row in rows]
 
     @contextmanager
     def _own_time(self) -> Iterator[None]:

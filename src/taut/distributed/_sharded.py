@@ -49,16 +49,17 @@ def check_sharded(module: torch.nn.Module, levels: Sequence[Compressor]) -> dict
     return {name: parameter for name, parameter in named.items() if parameter.requires_grad}
 
 
-def shard_group(module: torch.nn.Module) -> dist.ProcessGroup:
-    """The ranks that share the parameters of a sharded module."""
+def shard_group(module: torch.nn.Module) -> dist.ProcessGroup | None:
+    """The ranks that share the parameters of a sharded module, if it has any."""
     meshes = (group.mesh_info for _, group in _groups(module) if group is not None)
-    return next(mesh.shard_process_group for mesh in meshes if isinstance(mesh, FSDPMeshInfo))
+    return next((mesh.shard_process_group for mesh in meshes if isinstance(mesh, FSDPMeshInfo)), None)
 
 
 def sharded_names(module: torch.nn.Module) -> dict[str, torch.Size]:
     """The flat gradients that a sharded module exchanges: the names of sharded modules and sizes with padding."""
     shapes = {}
-    ranks = shard_group(module).size()
+    group = shard_group(module)
+    ranks = 1 if group is None else group.size()
     for name, group in _groups(module):
         if group is None:
             continue

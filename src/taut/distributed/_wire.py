@@ -110,15 +110,24 @@ def gather_packed(
     form = _CODINGS.index(coding) * len(_VALUE_TYPES) + _VALUE_TYPES.index(dtype)
     rows = _peers(group).exchange(packed, kept, form)
     _check_forms(rows, _describe)
-    entries = []
-    for row in rows:
-        split = row.entries * dtype.itemsize
-        theirs = row.content[_aligned(split) :]
-        found = theirs.view(torch.int32) if coding == "plain" else decode_indices(theirs, _MOST_ELEMENTS)
-        if found.numel() != row.entries:
-            raise CommunicationError(f"{found.numel()} indices have arrived with {row.entries} values")
-        entries.append((found, row.content[:split].view(dtype)))
-    return entries
+    return [unpack_entries(row.content, row.entries, dtype, coding) for row in rows]
+
+
+def unpack_entries(
+    packed: torch.Tensor, kept: int, dtype: torch.dtype, coding: Coding
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Indices and values of a message that `pack_entries` has made.
+
+    Raises:
+        CommunicationError: it holds another number of indices than of values.
+        KernelError: its coded indices cannot be decoded.
+    """
+    split = kept * dtype.itemsize
+    theirs = packed[_aligned(split) :]
+    found = theirs.view(torch.int32) if coding == "plain" else decode_indices(theirs, _MOST_ELEMENTS)
+    if found.numel() != kept:
+        raise CommunicationError(f"{found.numel()} indices have arrived with {kept} values")
+    return found, packed[:split].view(dtype)
 
 
 def sparse_bytes(kept: float, elements: float, value_bytes: int, coding: Coding = "plain") -> float:
