@@ -1,8 +1,12 @@
 """Small operators on two cores: ours on one and two workers beside onnxruntime and OpenVINO on one and two threads.
 
-Every arm has a process of its own; they take turns in short blocks of wall-clock time, and the smallest and the median
-count. Ours measures its schedules first (list schedules of whole and of split operators, beside the sequential program)
-and keeps the fastest. The bound is the longest path through our operators or half of their work, as measured alone.
+Every arm has a process of its own; they take turns in short blocks of wall-clock time. The ratio to a peer is the
+median over the rounds of the peer's time by ours in the same round, with a 95 % interval; beside it stands the ratio of
+the smallest times, which a busy host disturbs least. Ours first measures its schedules (steps on all workers, list
+schedules of whole and of split steps, the sequential program) and keeps the one that is surely fastest.
+
+The bound is that of whole steps, max(longest path, work / workers), from the steps' times alone on one core; schedules
+that split steps are bound by work / workers only. The share of the FMA peak is of both cores, at the smallest time.
 
     python -m benchmarks.inter_operator [--quick] [--only CASE...] [--graphs FOLDER] [--json FILE]
 """
@@ -13,6 +17,7 @@ import argparse
 import contextlib
 import itertools
 import json
+import random
 import statistics
 import tempfile
 import time
@@ -25,12 +30,18 @@ import torch
 from benchmarks._branchy_networks import NETWORKS, network
 from benchmarks._compiled_peers import export_onnx
 from taut.compile import compile_model
-from taut.compile._measured_schedule import fastest_schedule, step_seconds
+from taut.compile._fastest_schedule import fastest_schedule
+from taut.compile._measured_schedule import step_seconds
 from taut.compile._parallel import lower_bound
-from taut.stats import IsolatedArm, fingerprint, quietness
+from taut.errors import MeasurementError
+from taut.graph import graph_cost
+from taut.kernels import measure_peaks
+from taut.stats import Interval, IsolatedArm, fingerprint, quantile_interval, quietness
 from taut.stats._clock import resolve_clock
 
 THREADS = (1, 2)
+OURS = "taut 2"
+BLOCK = 5e-3  # seconds
 INPUTS = 4
 PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}
 
@@ -42,12 +53,17 @@ def ours(name: str, graphs: str, workers: int, report: str) -> Callable[[], obje
     model = compile_model(module, (inputs[0],))
     session = model.session
     if workers > 1:
-        found = fastest_schedule(model.lowered, (inputs[0],), workers)
+        found = fastest_schedule(model.lowered, (inputs[0],), workers, budget=20.0)
         session = found.session
-        durations = step_seconds(model.lowered, model.session, (inputs[0],))
-        bound = lower_bound(model.lowered.blocks[0], durations, workers)
-        kind = min(found.seconds, key=lambda each: found.seconds[each])
-        details = {"schedules": found.seconds, "schedule": kind, "bound": bound, "steps": len(durations)}
+        durations = step_seconds(model.lowered, model.session, (inputs[0],), 100)
+        details = {
+            "schedule": found.name,
+            "schedules": {name: _times(seconds, found.intervals.get(name)) for name, seconds in found.seconds.items()},
+            "steps": len(durations),
+            "bound": lower_bound(model.lowered.blocks[0], durations, workers),
+            "share": sum(durations) / workers,
+            "macs": int(graph_cost(model.graph).macs),
+        }
         Path(report).write_text(json.dumps(details))
     with torch.no_grad():
         difference = float((session(inputs[0])[0] - module(inputs[0])).abs().max())
@@ -55,6 +71,15 @@ def ours(name: str, graphs: str, workers: int, report: str) -> Callable[[], obje
         raise ValueError(f"ours differs from eager by {difference}")
     turn = itertools.cycle(inputs)
     return lambda: session(next(turn))
+
+
+def _times(seconds: float, interval: Interval | None) -> dict[str, float | None]:
+    """A median with its interval, which is missing where the host was too busy."""
+    return {
+        "seconds": seconds,
+        "low": None if interval is None else interval.low,
+        "high": None if interval is None else interval.high,
+    }
 
 
 def onnxruntime(name: str, graphs: str, threads: int, path: str) -> Callable[[], object]:
@@ -100,7 +125,7 @@ PEERS = {"onnxruntime": onnxruntime, "openvino": openvino}
 
 
 def measure(name: str, graphs: str, folder: Path, rounds: int) -> dict[str, Any]:
-    """Seconds of each arm on one network, smallest and median."""
+    """Seconds of each arm on one network, by round."""
     module, shape = network(name, graphs)
     path = str(export_onnx(module, (torch.randn(shape),), None, folder / f"{name}.onnx"))
     report = folder / f"{name}.json"
@@ -108,39 +133,70 @@ def measure(name: str, graphs: str, folder: Path, rounds: int) -> dict[str, Any]
     for peer, factory in PEERS.items():
         arms |= {f"{peer} {count}": IsolatedArm(factory, name, graphs, count, path, env=PASSIVE) for count in THREADS}
     wall = resolve_clock("wall")
-    times: dict[str, list[float]] = {each: [] for each in arms}
     with contextlib.ExitStack() as stack:
         for each, arm in list(arms.items()):
             try:
                 stack.enter_context(arm)
-            except Exception as error:
+            except MeasurementError as error:
                 print(f"  {each} is absent: {error}")
                 del arms[each]
-        repeats = {each: max(3, int(5e-3 / (arm.time_block(5, wall, warm_up=5) / 5))) for each, arm in arms.items()}
+        repeats = {each: max(3, int(BLOCK / (arm.time_block(5, wall, warm_up=5) / 5))) for each, arm in arms.items()}
+        times: dict[str, list[float]] = {each: [] for each in arms}
+        order = list(arms)
+        draw = random.Random(0)
         for _ in range(rounds):
-            for each, arm in arms.items():
+            draw.shuffle(order)
+            for each in order:
                 time.sleep(0.005)  # threads of the arm before come to rest
-                times[each].append(arm.time_block(repeats[each], wall, warm_up=2) / repeats[each])
-    seconds = {each: {"min": min(own), "median": statistics.median(own)} for each, own in times.items() if own}
-    if "taut 2" not in seconds:
+                times[each].append(arms[each].time_block(repeats[each], wall, warm_up=2) / repeats[each])
+    if OURS not in times:
         raise SystemExit(f"{name}: ours could not be measured")
-    return {"case": name, "seconds": seconds, **json.loads(report.read_text())}
+    return {"case": name, "times": times, **json.loads(report.read_text())}
+
+
+def compare(row: dict[str, Any], peak: float) -> None:
+    """Add the figures that follow from the times.
+
+    Args:
+        row: of one network.
+        peak: multiply-adds that all cores do in a second.
+    """
+    times = row["times"]
+    fastest = {each: min(own) for each, own in times.items()}
+    row["seconds"] = {each: {"min": min(own), "median": statistics.median(own)} for each, own in times.items()}
+    row["ratios"] = {}
+    for each, own in times.items():
+        if each != OURS:
+            found = quantile_interval([peer / mine for peer, mine in zip(own, times[OURS], strict=True)], 0.5)
+            by_min = fastest[each] / fastest[OURS]
+            row["ratios"][each] = {"ratio": found.estimate, "low": found.low, "high": found.high, "by_min": by_min}
+    row["gap"] = fastest[OURS] / row["bound"] - 1
+    row["gap_to_share"] = fastest[OURS] / row["share"] - 1
+    row["peak_share"] = row["macs"] / fastest[OURS] / peak
 
 
 def show(row: dict[str, Any]) -> None:
     """Print one network."""
-    seconds = row["seconds"]
-    print(f"{row['case']}: {row['steps']} steps, bound {1e6 * row['bound']:.0f} us, schedule {row['schedule']}")
-    for each, found in seconds.items():
-        print(f"  {each:15s} {1e6 * found['min']:9.1f} us min {1e6 * found['median']:9.1f} us median")
-    peers = {each: found for each, found in seconds.items() if not each.startswith("taut")}
-    for kind in ("min", "median"):
-        best = min(peers, key=lambda each: peers[each][kind], default=None)
-        if best is not None:
-            ratio = peers[best][kind] / seconds["taut 2"][kind]
-            alone = seconds["taut 1"][kind] / seconds["taut 2"][kind]
-            row[f"ratio_{kind}"] = ratio
-            print(f"  {kind}: {ratio:.2f}x over {best}, {alone:.2f}x over one worker")
+    print(f"{row['case']}: {row['steps']} steps, {1e-6 * row['macs']:.1f} MMAC, schedule {row['schedule']} of", end="")
+    for name, found in row["schedules"].items():
+        ends = "disturbed" if found["low"] is None else f"{1e6 * found['low']:.1f}-{1e6 * found['high']:.1f}"
+        print(f" {name} {1e6 * found['seconds']:.1f} [{ends}]", end="")
+    print(" us")
+    print(f"  bound {1e6 * row['bound']:.0f} us, work / workers {1e6 * row['share']:.0f} us; ours is", end=" ")
+    print(f"{100 * row['gap']:+.0f} % and {100 * row['gap_to_share']:+.0f} % from them,", end=" ")
+    print(f"at {100 * row['peak_share']:.0f} % of the FMA peak")
+    for each, found in row["seconds"].items():
+        line = f"  {each:15s} {1e6 * found['min']:9.1f} us min {1e6 * found['median']:9.1f} us median"
+        if each in row["ratios"]:
+            ratio = row["ratios"][each]
+            line += f"   ours is {ratio['ratio']:.2f}x [{ratio['low']:.2f}, {ratio['high']:.2f}] as fast"
+            line += f", {ratio['by_min']:.2f}x by minima"
+        print(line)
+    peers = [each for each in row["ratios"] if not each.startswith("taut")]
+    for kind in ("ratio", "by_min"):
+        if peers:
+            best = min(peers, key=lambda each: row["ratios"][each][kind])
+            print(f"  {kind}: {row['ratios'][best][kind]:.2f}x over the best peer, {best}")
 
 
 def main() -> None:
@@ -154,12 +210,20 @@ def main() -> None:
     rows = []
     before = quietness()
     print(before)
+    peak = max(THREADS) * measure_peaks(1)["fp32"] / 2
+    print(f"FMA peak of {max(THREADS)} cores: {2e-9 * peak:.0f} GFLOP/s")
     with tempfile.TemporaryDirectory() as folder:
         for name in options.only:
-            rows.append(measure(name, options.graphs, Path(folder), 10 if options.quick else 40))
+            rows.append(measure(name, options.graphs, Path(folder), 12 if options.quick else 60))
+            compare(rows[-1], peak)
             show(rows[-1])
     if options.json:
-        document = {"fingerprint": fingerprint().to_dict(), "quietness": [str(before), str(quietness())], "rows": rows}
+        document = {
+            "fingerprint": fingerprint().to_dict(),
+            "quietness": [str(before), str(quietness())],
+            "peak": peak,
+            "rows": rows,
+        }
         options.json.write_text(json.dumps(document, indent=1))
 
 

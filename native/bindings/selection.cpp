@@ -45,8 +45,8 @@ Element* read_sized(nb::handle object, const char* name, DataType dtype, std::in
 }
 
 void require_threshold(double threshold) {
-    if (!(threshold >= 0.0 && threshold <= std::numeric_limits<double>::max())) {
-        throw KernelError("threshold: got " + std::to_string(threshold), "a finite number, 0 or more",
+    if (!(threshold >= 0.0)) {
+        throw KernelError("threshold: got " + std::to_string(threshold), "a number, 0 or more",
                           "magnitudes are compared with it");
     }
 }
@@ -95,14 +95,14 @@ nb::tuple run_accumulate_moments(nb::handle gradient_object, nb::handle residual
     return to_tuple(moments);
 }
 
-nb::tuple run_exceedance_moments(nb::handle x_object, double threshold, int threads) {
+nb::tuple run_exceedance_moments(nb::handle x_object, double threshold, bool log, int threads) {
     std::int64_t size = 0;
     const float* x = read_floats(x_object, "x", size);
     require_threshold(threshold);
     Moments moments;
     {
         const nb::gil_scoped_release released;
-        moments = exceedance_moments(x, size, threshold, threads);
+        moments = exceedance_moments(x, size, threshold, log, threads);
     }
     return to_tuple(moments);
 }
@@ -144,7 +144,7 @@ void run_pack_signs(nb::handle x_object, nb::handle packed_object, int threads) 
 
 void run_unpack_majority(nb::handle packed_object, float scale, nb::handle y_object, int threads) {
     std::int64_t size = 0;
-    float* y = read_floats(y_object, "y", size);
+    float* y = read_floats(y_object, "out", size);
     const TensorView packed = read(packed_object, "packed", DataType::uint8);
     const std::int64_t rows = packed.dimensions == 2 ? packed.shape[0] : 0;
     packed.require_shape({rows, (size + 7) / 8});
@@ -231,13 +231,13 @@ void bind_selection(nb::module_& module) {
     module.def("accumulate_moments", &run_accumulate_moments, nb::arg("gradient").none(), nb::arg("residual").none(),
                nb::arg("log"), nb::arg("histogram").none(), nb::arg("threads"));
     module.def("exceedance_moments", &run_exceedance_moments, nb::arg("x").none(), nb::arg("threshold"),
-               nb::arg("threads"));
+               nb::arg("log"), nb::arg("threads"));
     module.def("select_above", &run_select_above, nb::arg("residual").none(), nb::arg("threshold"), nb::arg("indices"),
                nb::arg("values"), nb::arg("clear"), nb::arg("threads"));
     module.def("scatter_add", &run_scatter_add, nb::arg("dense").none(), nb::arg("indices").none(),
                nb::arg("values").none(), nb::arg("scale"));
     module.def("pack_signs", &run_pack_signs, nb::arg("x").none(), nb::arg("packed"), nb::arg("threads"));
-    module.def("unpack_majority", &run_unpack_majority, nb::arg("packed").none(), nb::arg("scale"), nb::arg("y"),
+    module.def("unpack_majority", &run_unpack_majority, nb::arg("packed").none(), nb::arg("scale"), nb::arg("out").none(),
                nb::arg("threads"));
     module.def("quantise_stochastic", &run_quantise_stochastic, nb::arg("x").none(), nb::arg("bits"), nb::arg("seed"),
                nb::arg("codes"), nb::arg("steps"), nb::arg("threads"));

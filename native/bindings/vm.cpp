@@ -304,6 +304,8 @@ NB_MODULE(_vm, module) {
     module.doc() = "The virtual machine of taut.";
     nb::register_exception_translator(taut::vm::translate);
     module.def("bind_types", &taut::vm::bind_types, nb::arg("tensor_type"), nb::arg("object_type"));
+    module.def("refused_leases", &taut::vm::refused_leases);
+    module.def("worker_nanoseconds", &taut::vm::worker_nanoseconds, nb::call_guard<nb::gil_scoped_release>());
     module.def("library_address", &taut::vm::library_address, nb::arg("path"), nb::arg("symbol"));
     module.def("live_bytes", &taut::vm::live_bytes);
     nb::class_<Executable>(module, "Executable");

@@ -23,27 +23,26 @@ void add_loop(const float* gradient, float* residual, std::int64_t size) {
     for (std::int64_t i = 0; i < size; ++i) residual[i] += gradient[i];
 }
 
-void histogram_loop(const float* x, std::int64_t size, std::uint32_t* bins) {
+void histogram_loop(const float* x, std::int64_t size, int shift, std::int64_t stride, std::uint32_t* bins) {
     std::int64_t i = 0;
     for (; i + histogram_copies <= size; i += histogram_copies) {
-        for (int copy = 0; copy < histogram_copies; ++copy) {
-            ++bins[copy * magnitude_bins + (magnitude(x[i + copy]) >> bin_shift)];
-        }
+        for (int copy = 0; copy < histogram_copies; ++copy) ++bins[copy * stride + (magnitude(x[i + copy]) >> shift)];
     }
-    for (; i < size; ++i) ++bins[magnitude(x[i]) >> bin_shift];
+    for (; i < size; ++i) ++bins[magnitude(x[i]) >> shift];
 }
 
 void refine_loop(const float* x, std::int64_t size, std::uint32_t bin, std::uint32_t* counters) {
     constexpr std::int64_t group = 64;
     constexpr std::uint32_t low = (1u << bin_shift) - 1;
+    const std::uint32_t start = bin << bin_shift;
     for (std::int64_t begin = 0; begin < size; begin += group) {
         const std::int64_t end = std::min(size, begin + group);
         std::uint32_t found = 0;
-        for (std::int64_t i = begin; i < end; ++i) found |= (magnitude(x[i]) >> bin_shift) == bin ? 1 : 0;
+        for (std::int64_t i = begin; i < end; ++i) found |= magnitude(x[i]) - start - 1 < low ? 1 : 0;
         if (found == 0) continue;
         for (std::int64_t i = begin; i < end; ++i) {
-            const std::uint32_t bits = magnitude(x[i]);
-            if (bits >> bin_shift == bin) ++counters[bits & low];
+            const std::uint32_t rest = magnitude(x[i]) - start;
+            if (rest - 1 < low) ++counters[rest];
         }
     }
 }

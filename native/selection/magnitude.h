@@ -8,12 +8,14 @@
 
 namespace taut {
 
-// The least magnitude bits above a threshold that is finite and not negative.
+inline std::uint32_t magnitude_bits(float value) { return std::bit_cast<std::uint32_t>(value) & 0x7fffffff; }
+
+// The least magnitude bits above a threshold, which is not negative; above infinity is NaN.
 inline std::uint32_t bits_above(double threshold) {
     float below = static_cast<float>(threshold);
     // A float is above the threshold exactly if it is above the largest float that is not.
     if (static_cast<double>(below) > threshold) below = std::nextafter(below, 0.0f);
-    return (std::bit_cast<std::uint32_t>(below) & 0x7fffffff) + 1;
+    return magnitude_bits(below) + 1;
 }
 
 inline constexpr std::uint32_t infinite_bits = 0x7f800000;

@@ -31,7 +31,7 @@ double add_lanes(const double (&lanes)[moment_lanes]) {
     return ((half[0] + half[4]) + (half[2] + half[6])) + ((half[1] + half[5]) + (half[3] + half[7]));
 }
 
-// The sum of the logarithms of all elements that are not zero.
+// The sum of the logarithms of the elements that were taken; the others count as 1.
 double add_logarithms(const MomentLanes& lanes, std::int64_t elements) {
     const std::int64_t padded = (elements + moment_lanes - 1) / moment_lanes * moment_lanes;
     std::int64_t exponent = -double_bias * padded;
@@ -42,6 +42,11 @@ double add_logarithms(const MomentLanes& lanes, std::int64_t elements) {
         exponent += lanes.exponent[i] + own;
     }
     return std::log(product) + static_cast<double>(exponent) * std::numbers::ln2;
+}
+
+BlockSums add_up(const MomentLanes& lanes, std::int64_t elements, bool log) {
+    return {add_lanes(lanes.sum), add_lanes(lanes.square), log ? add_logarithms(lanes, elements) : 0.0, lanes.count,
+            lanes.largest};
 }
 
 // Runs body(begin, size, sums, thread) for each block and adds up the sums.
@@ -97,10 +102,9 @@ Moments accumulate_moments(const float* gradient, float* x, std::int64_t size, b
     const auto sum_block = [&](std::int64_t begin, std::int64_t count, BlockSums& block, int thread) {
         MomentLanes lanes;
         if (gradient != nullptr) kernels.add(gradient + begin, x + begin, count);
-        kernels.moments(x + begin, count, log, lanes);
-        if (bins != nullptr) kernels.histogram(x + begin, count, copies + thread * copy);
-        block = {add_lanes(lanes.sum), add_lanes(lanes.square), log ? add_logarithms(lanes, count) : 0.0, lanes.count,
-                 lanes.largest};
+        kernels.moments(x + begin, count, 1, 0.0, log, lanes);
+        if (bins != nullptr) kernels.histogram(x + begin, count, bin_shift, magnitude_bins, copies + thread * copy);
+        block = add_up(lanes, count, log);
     };
     const BlockSums sums = for_each_block(size, threads, sum_block);
     if (bins != nullptr) {
@@ -118,20 +122,20 @@ Moments accumulate_moments(const float* gradient, float* x, std::int64_t size, b
             sums.count};
 }
 
-Moments exceedance_moments(const float* x, std::int64_t size, double threshold, int threads) {
+Moments exceedance_moments(const float* x, std::int64_t size, double threshold, bool log, int threads) {
     const SelectionKernels& kernels = selection_kernels();
     const std::uint32_t least = bits_above(threshold);
     const auto sum_block = [&](std::int64_t begin, std::int64_t count, BlockSums& block, int) {
         MomentLanes lanes;
-        kernels.excess(x + begin, count, least, threshold, lanes);
-        block = {add_lanes(lanes.sum), add_lanes(lanes.square), 0.0, lanes.count, lanes.largest};
+        kernels.moments(x + begin, count, least, threshold, log, lanes);
+        block = add_up(lanes, count, log);
     };
     const BlockSums sums = for_each_block(size, useful_threads(size, threads), sum_block);
     const double largest = static_cast<double>(std::bit_cast<float>(sums.largest));
     return {sums.count,
             ratio(sums.sum, sums.count),
             ratio(sums.square, sums.count),
-            std::numeric_limits<double>::quiet_NaN(),
+            log ? mean_log(sums) : std::numeric_limits<double>::quiet_NaN(),
             sums.count == 0 ? 0.0 : largest - threshold,
             sums.count};
 }

@@ -46,7 +46,7 @@ struct MomentLanes {
     double square[moment_lanes];
     double product[moment_lanes];         // of mantissas in [1, 2)
     std::int64_t exponent[moment_lanes];  // with the bias of double
-    std::int64_t count;                   // not zero, or above the threshold
+    std::int64_t count;
     std::uint32_t largest;                // bits of the largest magnitude
 };
 
@@ -54,17 +54,19 @@ struct MomentLanes {
 struct SelectionKernels {
     // residual += gradient
     void (*add)(const float* gradient, float* residual, std::int64_t size);
-    // Counts into histogram_copies * magnitude_bins counters.
-    void (*histogram)(const float* x, std::int64_t size, std::uint32_t* bins);
-    // Counts the lower 15 bits of the magnitudes in one bin.
+    // Counts magnitudes by their bits from `shift` on, into histogram_copies histograms `stride` apart, or into one where
+    // that is 0.
+    void (*histogram)(const float* x, std::int64_t size, int shift, std::int64_t stride, std::uint32_t* bins);
+    // Counts the lower 15 bits of the magnitudes in one bin, but for the first: that is 0 most often, in sparse tensors.
     void (*refine)(const float* x, std::int64_t size, std::uint32_t bin, std::uint32_t* counters);
     // How many magnitudes have at least these bits.
     std::int64_t (*count)(const float* x, std::int64_t size, std::uint32_t least);
     // Appends those of at least these bits, in order.
     void (*collect)(const Candidates& from, std::uint32_t least, Entries& out);
-    // Of at most moment_block elements. The second: of |x| - threshold where the bits of |x| are at least `least`.
-    void (*moments)(const float* x, std::int64_t size, bool log, MomentLanes& lanes);
-    void (*excess)(const float* x, std::int64_t size, std::uint32_t least, double threshold, MomentLanes& lanes);
+    // Sums of |x| - threshold, and of the logarithm of |x|, where |x| has at least these bits, which are not 0; of at most
+    // moment_block elements.
+    void (*moments)(const float* x, std::int64_t size, std::uint32_t least, double threshold, bool log,
+                    MomentLanes& lanes);
     // Bit i % 8 of byte i / 8 is the sign bit of element i.
     void (*pack_signs)(const float* x, std::int64_t size, std::uint8_t* packed);
     // Plus or minus `scale` as the majority of the rows says, 0 where it is split.
@@ -99,7 +101,7 @@ struct TopKCall {
 void top_k(const TopKCall& call, int threads);
 
 // Entries with |x| > threshold, in ascending order; the first `capacity` of them are written, and cleared if asked. The
-// threshold is finite and not negative. Returns how many there are. Throws std::bad_alloc.
+// threshold is not negative. Returns how many there are. Throws std::bad_alloc.
 std::int64_t select_above(float* x, std::int64_t size, double threshold, bool clear, std::int64_t capacity,
                           std::int32_t* indices, float* values, int threads);
 
@@ -107,7 +109,7 @@ struct Moments {
     std::int64_t count;    // entries that the means are over
     double mean;           // of the magnitudes; 0 where there are none
     double second;         // mean of their squares
-    double mean_log;       // over entries that are not 0; NaN unless asked for
+    double mean_log;       // of ln |x| over entries that are not 0; NaN unless asked for
     double maximum;
     std::int64_t nonzero;
 };
@@ -116,8 +118,8 @@ struct Moments {
 // counters. Throws std::bad_alloc.
 Moments accumulate_moments(const float* gradient, float* x, std::int64_t size, bool log, std::int32_t* bins, int threads);
 
-// Moments of |x| - threshold over |x| > threshold. Throws std::bad_alloc.
-Moments exceedance_moments(const float* x, std::int64_t size, double threshold, int threads);
+// Moments of |x| - threshold, but logarithms of |x|, over |x| > threshold. Throws std::bad_alloc.
+Moments exceedance_moments(const float* x, std::int64_t size, double threshold, bool log, int threads);
 
 // The first place whose index is outside 0 to size - 1, or count.
 std::int64_t first_outside(const std::int32_t* indices, std::int64_t count, std::int64_t size);

@@ -39,33 +39,33 @@ inline __m256i at_least(__m256i bits, std::uint32_t least) {
     return _mm256_cmpgt_epi32(bits, _mm256_set1_epi32(static_cast<int>(least - 1)));
 }
 
+// First the masks of 64 vectors, then only the vectors that hold any entry: a branch for each vector would be foretold
+// wrongly where some per cent are selected.
 void collect(const Candidates& from, std::uint32_t least, Entries& out) {
-    constexpr std::int64_t vectors = 4, step = lanes8 * vectors;
+    constexpr std::int64_t vectors = 64, step = lanes8 * vectors;
     const __m256i iota = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     Entries local = out;
     std::int64_t i = 0;
     for (; i + step <= from.size; i += step) {
-        __m256 values[vectors];
-        unsigned masks[vectors];
-        unsigned any = 0;
+        std::uint8_t masks[vectors];
+        std::uint64_t any = 0;
         for (int v = 0; v < vectors; ++v) {
-            values[v] = _mm256_loadu_ps(from.values + i + v * lanes8);
-            const __m256i chosen = at_least(magnitudes(values[v]), least);
-            masks[v] = static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(chosen)));
-            any |= masks[v];
+            const __m256i chosen = at_least(magnitudes(_mm256_loadu_ps(from.values + i + v * lanes8)), least);
+            masks[v] = static_cast<std::uint8_t>(_mm256_movemask_ps(_mm256_castsi256_ps(chosen)));
+            any |= static_cast<std::uint64_t>(masks[v] != 0) << v;
         }
-        if (any == 0) continue;
-        if (local.count + step > local.capacity) {
-            collect_loop(from, i, i + step, least, local);
-            continue;
-        }
-        for (int v = 0; v < vectors; ++v) {
+        for (; any != 0; any &= any - 1) {
+            const int v = std::countr_zero(any);
             const std::int64_t at = i + v * lanes8;
+            if (local.count + lanes8 > local.capacity) {
+                collect_loop(from, at, at + lanes8, least, local);
+                continue;
+            }
             const __m256i indices =
                 from.indices != nullptr
                     ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from.indices + at))
                     : _mm256_add_epi32(iota, _mm256_set1_epi32(static_cast<int>(from.first + at)));
-            store(indices, values[v], masks[v], local);
+            store(indices, _mm256_loadu_ps(from.values + at), masks[v], local);
         }
     }
     collect_loop(from, i, from.size, least, local);
@@ -73,8 +73,6 @@ void collect(const Candidates& from, std::uint32_t least, Entries& out) {
 }
 
 constexpr int quads = 4;  // vectors of 4 doubles in the 16 lanes
-
-inline __m256i largest_of(__m256i a, __m256i b) { return _mm256_max_epi32(a, b); }
 
 inline std::uint32_t reduce_largest(__m256i values) {
     std::uint32_t all[8];
@@ -88,7 +86,7 @@ inline __m256d widen(const float* x) {
 }
 
 template <bool log>
-void sum(const float* x, std::int64_t size, MomentLanes& lanes) {
+void sum(const float* x, std::int64_t size, std::uint32_t least, double threshold, MomentLanes& lanes) {
     __m256d total[quads], square[quads], product[quads];
     __m256i exponent[quads];
     for (int q = 0; q < quads; ++q) {
@@ -96,24 +94,30 @@ void sum(const float* x, std::int64_t size, MomentLanes& lanes) {
         product[q] = _mm256_set1_pd(1.0);
         exponent[q] = _mm256_setzero_si256();
     }
+    const __m256d offset = _mm256_set1_pd(threshold);
     const __m256i one = _mm256_set1_epi64x(static_cast<long long>(double_one));
     const __m256i mantissa_mask = _mm256_set1_epi64x(static_cast<long long>(double_mantissa));
     __m256i largest = _mm256_setzero_si256();
     lanes = {};
     for_each_16(x, size, [&](const float* run) {
+        __m256i above[2];
         for (int half = 0; half < 2; ++half) {
             const __m256i bits = magnitudes(_mm256_loadu_ps(run + half * lanes8));
-            largest = largest_of(largest, bits);
-            const __m256i zero = _mm256_cmpeq_epi32(bits, _mm256_setzero_si256());
-            lanes.count += 8 - __builtin_popcount(static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(zero))));
+            above[half] = at_least(bits, least);
+            largest = _mm256_max_epi32(largest, _mm256_and_si256(bits, above[half]));
+            const int mask = _mm256_movemask_ps(_mm256_castsi256_ps(above[half]));
+            lanes.count += __builtin_popcount(static_cast<unsigned>(mask));
         }
         for (int q = 0; q < quads; ++q) {
+            const __m256i half = above[q / 2];
+            const __m128i narrow = q % 2 == 0 ? _mm256_castsi256_si128(half) : _mm256_extracti128_si256(half, 1);
+            const __m256d mask = _mm256_castsi256_pd(_mm256_cvtepi32_epi64(narrow));
             const __m256d value = widen(run + 4 * q);
-            total[q] = _mm256_add_pd(total[q], value);
-            square[q] = _mm256_add_pd(square[q], _mm256_mul_pd(value, value));
+            const __m256d excess = _mm256_and_pd(mask, _mm256_sub_pd(value, offset));
+            total[q] = _mm256_add_pd(total[q], excess);
+            square[q] = _mm256_add_pd(square[q], _mm256_mul_pd(excess, excess));
             if constexpr (log) {
-                const __m256d zero = _mm256_cmp_pd(value, _mm256_setzero_pd(), _CMP_EQ_OQ);
-                const __m256i bits = _mm256_castpd_si256(_mm256_blendv_pd(value, _mm256_castsi256_pd(one), zero));
+                const __m256i bits = _mm256_castpd_si256(_mm256_blendv_pd(_mm256_castsi256_pd(one), value, mask));
                 const __m256i mantissa = _mm256_or_si256(_mm256_and_si256(bits, mantissa_mask), one);
                 product[q] = _mm256_mul_pd(product[q], _mm256_castsi256_pd(mantissa));
                 exponent[q] = _mm256_add_epi64(exponent[q], _mm256_srli_epi64(bits, 52));
@@ -129,37 +133,8 @@ void sum(const float* x, std::int64_t size, MomentLanes& lanes) {
     lanes.largest = reduce_largest(largest);
 }
 
-void moments(const float* x, std::int64_t size, bool log, MomentLanes& lanes) {
-    log ? sum<true>(x, size, lanes) : sum<false>(x, size, lanes);
-}
-
-void excess(const float* x, std::int64_t size, std::uint32_t least, double threshold, MomentLanes& lanes) {
-    __m256d total[quads], square[quads];
-    for (int q = 0; q < quads; ++q) total[q] = square[q] = _mm256_setzero_pd();
-    const __m256d offset = _mm256_set1_pd(threshold);
-    __m256i largest = _mm256_setzero_si256();
-    lanes = {};
-    for_each_16(x, size, [&](const float* run) {
-        for (int half = 0; half < 2; ++half) {
-            const __m256i bits = magnitudes(_mm256_loadu_ps(run + half * lanes8));
-            const __m256i above = at_least(bits, least);
-            largest = largest_of(largest, _mm256_and_si256(bits, above));
-            lanes.count += __builtin_popcount(static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(above))));
-            for (int part = 0; part < 2; ++part) {
-                const int q = 2 * half + part;
-                const __m128i narrow = part == 0 ? _mm256_castsi256_si128(above) : _mm256_extracti128_si256(above, 1);
-                const __m256d mask = _mm256_castsi256_pd(_mm256_cvtepi32_epi64(narrow));
-                const __m256d value = _mm256_and_pd(mask, _mm256_sub_pd(widen(run + 4 * q), offset));
-                total[q] = _mm256_add_pd(total[q], value);
-                square[q] = _mm256_add_pd(square[q], _mm256_mul_pd(value, value));
-            }
-        }
-    });
-    for (int q = 0; q < quads; ++q) {
-        _mm256_storeu_pd(lanes.sum + 4 * q, total[q]);
-        _mm256_storeu_pd(lanes.square + 4 * q, square[q]);
-    }
-    lanes.largest = reduce_largest(largest);
+void moments(const float* x, std::int64_t size, std::uint32_t least, double threshold, bool log, MomentLanes& lanes) {
+    log ? sum<true>(x, size, least, threshold, lanes) : sum<false>(x, size, least, threshold, lanes);
 }
 
 void pack_signs(const float* x, std::int64_t size, std::uint8_t* packed) {
@@ -193,8 +168,8 @@ void majority(const std::uint8_t* packed, std::int64_t rows, std::int64_t stride
 }  // namespace
 
 const SelectionKernels selection_avx2 = {
-    add_loop, histogram_loop, refine_loop, count_loop,   collect,       moments,
-    excess,   pack_signs,     majority,    largest_loop, quantise_loop, dequantise_add_loop,
+    add_loop,   histogram_loop, refine_loop,  count_loop,    collect,             moments,
+    pack_signs, majority,       largest_loop, quantise_loop, dequantise_add_loop,
 };
 
 }  // namespace taut

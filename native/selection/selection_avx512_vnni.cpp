@@ -16,32 +16,32 @@ inline void store(__m512i indices, __m512 values, __mmask16 mask, Entries& out) 
     out.count += __builtin_popcount(mask);
 }
 
+// First the masks of 64 vectors, then only the vectors that hold any entry: a branch for each vector would be foretold
+// wrongly where some per cent are selected.
 void collect(const Candidates& from, std::uint32_t least, Entries& out) {
-    constexpr std::int64_t lanes = 16, vectors = 4, step = lanes * vectors;
+    constexpr std::int64_t lanes = 16, vectors = 64, step = lanes * vectors;
     const __m512i bound = _mm512_set1_epi32(static_cast<int>(least));
     const __m512i iota = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     Entries local = out;
     std::int64_t i = 0;
     for (; i + step <= from.size; i += step) {
-        __m512 values[vectors];
         __mmask16 masks[vectors];
-        unsigned any = 0;
+        std::uint64_t any = 0;
         for (int v = 0; v < vectors; ++v) {
-            values[v] = _mm512_loadu_ps(from.values + i + v * lanes);
-            masks[v] = _mm512_cmpge_epu32_mask(magnitudes(values[v]), bound);
-            any |= masks[v];
+            masks[v] = _mm512_cmpge_epu32_mask(magnitudes(_mm512_loadu_ps(from.values + i + v * lanes)), bound);
+            any |= static_cast<std::uint64_t>(masks[v] != 0) << v;
         }
-        if (any == 0) continue;
-        if (local.count + step > local.capacity) {
-            collect_loop(from, i, i + step, least, local);
-            continue;
-        }
-        for (int v = 0; v < vectors; ++v) {
+        for (; any != 0; any &= any - 1) {
+            const int v = std::countr_zero(any);
             const std::int64_t at = i + v * lanes;
+            if (local.count + lanes > local.capacity) {
+                collect_loop(from, at, at + lanes, least, local);
+                continue;
+            }
             const __m512i indices = from.indices != nullptr
                                         ? _mm512_loadu_si512(from.indices + at)
                                         : _mm512_add_epi32(iota, _mm512_set1_epi32(static_cast<int>(from.first + at)));
-            store(indices, values[v], masks[v], local);
+            store(indices, _mm512_loadu_ps(from.values + at), masks[v], local);
         }
     }
     collect_loop(from, i, from.size, least, local);
@@ -61,14 +61,14 @@ inline void save(double (&to)[moment_lanes], const Pair& from) {
     _mm512_storeu_pd(to + 8, from.high);
 }
 
-// Takes mantissas and exponents of magnitudes; `nonzero` are the lanes to take.
+// Mantissas and exponents of the magnitudes in some lanes, none of them 0.
 struct Logarithms {
     __m512d product = _mm512_set1_pd(1.0);
     __m512i exponent = _mm512_setzero_si512();
 
-    void take(__m512d values, __mmask8 nonzero) {
+    void take(__m512d values, __mmask8 lanes) {
         const __m512i one = _mm512_set1_epi64(static_cast<long long>(double_one));
-        const __m512i bits = _mm512_mask_mov_epi64(one, nonzero, _mm512_castpd_si512(values));
+        const __m512i bits = _mm512_mask_mov_epi64(one, lanes, _mm512_castpd_si512(values));
         const __m512i mantissa = _mm512_and_si512(bits, _mm512_set1_epi64(static_cast<long long>(double_mantissa)));
         product = _mm512_mul_pd(product, _mm512_castsi512_pd(_mm512_or_si512(mantissa, one)));
         exponent = _mm512_add_epi64(exponent, _mm512_srli_epi64(bits, 52));
@@ -76,23 +76,28 @@ struct Logarithms {
 };
 
 template <bool log>
-void sum(const float* x, std::int64_t size, MomentLanes& lanes) {
+void sum(const float* x, std::int64_t size, std::uint32_t least, double threshold, MomentLanes& lanes) {
+    const __m512i bound = _mm512_set1_epi32(static_cast<int>(least));
+    const __m512d offset = _mm512_set1_pd(threshold);
     Pair total{_mm512_setzero_pd(), _mm512_setzero_pd()}, square = total;
     Logarithms low, high;
     __m512i largest = _mm512_setzero_si512();
     lanes = {};
     for_each_16(x, size, [&](const float* run) {
         const __m512i bits = magnitudes(_mm512_loadu_ps(run));
-        const __mmask16 nonzero = _mm512_test_epi32_mask(bits, bits);
+        const __mmask16 above = _mm512_cmpge_epu32_mask(bits, bound);
+        const auto below_8 = static_cast<__mmask8>(above), from_8 = static_cast<__mmask8>(above >> 8);
         const Pair value = widen(_mm512_castsi512_ps(bits));
-        largest = _mm512_max_epi32(largest, bits);
-        lanes.count += __builtin_popcount(nonzero);
-        total = {_mm512_add_pd(total.low, value.low), _mm512_add_pd(total.high, value.high)};
-        square = {_mm512_add_pd(square.low, _mm512_mul_pd(value.low, value.low)),
-                  _mm512_add_pd(square.high, _mm512_mul_pd(value.high, value.high))};
+        const Pair excess{_mm512_maskz_sub_pd(below_8, value.low, offset),
+                          _mm512_maskz_sub_pd(from_8, value.high, offset)};
+        largest = _mm512_mask_max_epi32(largest, above, largest, bits);
+        lanes.count += __builtin_popcount(above);
+        total = {_mm512_add_pd(total.low, excess.low), _mm512_add_pd(total.high, excess.high)};
+        square = {_mm512_add_pd(square.low, _mm512_mul_pd(excess.low, excess.low)),
+                  _mm512_add_pd(square.high, _mm512_mul_pd(excess.high, excess.high))};
         if constexpr (log) {
-            low.take(value.low, static_cast<__mmask8>(nonzero));
-            high.take(value.high, static_cast<__mmask8>(nonzero >> 8));
+            low.take(value.low, below_8);
+            high.take(value.high, from_8);
         }
     });
     save(lanes.sum, total);
@@ -103,31 +108,8 @@ void sum(const float* x, std::int64_t size, MomentLanes& lanes) {
     lanes.largest = static_cast<std::uint32_t>(_mm512_reduce_max_epi32(largest));
 }
 
-void moments(const float* x, std::int64_t size, bool log, MomentLanes& lanes) {
-    log ? sum<true>(x, size, lanes) : sum<false>(x, size, lanes);
-}
-
-void excess(const float* x, std::int64_t size, std::uint32_t least, double threshold, MomentLanes& lanes) {
-    const __m512i bound = _mm512_set1_epi32(static_cast<int>(least));
-    const __m512d offset = _mm512_set1_pd(threshold);
-    Pair total{_mm512_setzero_pd(), _mm512_setzero_pd()}, square = total;
-    __m512i largest = _mm512_setzero_si512();
-    lanes = {};
-    for_each_16(x, size, [&](const float* run) {
-        const __m512i bits = magnitudes(_mm512_loadu_ps(run));
-        const __mmask16 above = _mm512_cmpge_epu32_mask(bits, bound);
-        const Pair value = widen(_mm512_castsi512_ps(bits));
-        const Pair part{_mm512_maskz_sub_pd(static_cast<__mmask8>(above), value.low, offset),
-                        _mm512_maskz_sub_pd(static_cast<__mmask8>(above >> 8), value.high, offset)};
-        largest = _mm512_mask_max_epi32(largest, above, largest, bits);
-        lanes.count += __builtin_popcount(above);
-        total = {_mm512_add_pd(total.low, part.low), _mm512_add_pd(total.high, part.high)};
-        square = {_mm512_add_pd(square.low, _mm512_mul_pd(part.low, part.low)),
-                  _mm512_add_pd(square.high, _mm512_mul_pd(part.high, part.high))};
-    });
-    save(lanes.sum, total);
-    save(lanes.square, square);
-    lanes.largest = static_cast<std::uint32_t>(_mm512_reduce_max_epi32(largest));
+void moments(const float* x, std::int64_t size, std::uint32_t least, double threshold, bool log, MomentLanes& lanes) {
+    log ? sum<true>(x, size, least, threshold, lanes) : sum<false>(x, size, least, threshold, lanes);
 }
 
 void pack_signs(const float* x, std::int64_t size, std::uint8_t* packed) {
@@ -162,8 +144,8 @@ void majority(const std::uint8_t* packed, std::int64_t rows, std::int64_t stride
 }  // namespace
 
 const SelectionKernels selection_avx512_vnni = {
-    add_loop, histogram_loop, refine_loop, count_loop,   collect,       moments,
-    excess,   pack_signs,     majority,    largest_loop, quantise_loop, dequantise_add_loop,
+    add_loop,   histogram_loop, refine_loop,  count_loop,    collect,             moments,
+    pack_signs, majority,       largest_loop, quantise_loop, dequantise_add_loop,
 };
 
 }  // namespace taut

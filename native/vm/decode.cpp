@@ -248,8 +248,9 @@ class Reader {
             const std::uint32_t length = next(all - at + 1, "instruction");
             const std::uint32_t worker = next(maximal_workers, "worker");
             const std::uint32_t before = next(number + 1, "task");
-            region.tasks.push_back({at, at + length, worker, before, {}});
-            for (std::uint32_t i = 0; i < before; ++i) region.tasks[next(number, "task")].successors.push_back(number);
+            region.tasks.push_back({at, at + length, worker, {}});
+            std::vector<std::uint32_t>& others = region.tasks.back().before;
+            for (std::uint32_t i = 0; i < before; ++i) others.push_back(next(number, "task"));
             if ((program_.task_edges += before) > maximal_task_edges) refuse("is one of too many with many tasks");
             region.workers = std::max(region.workers, worker + 1);
             for (const std::uint32_t end = at + length; at < end; ++at) check_member(at);
@@ -267,8 +268,9 @@ class Reader {
     void check_placed(std::size_t pc, std::uint32_t placed) const {
         const Instruction* before = pc == 0 ? nullptr : &out_.instructions[pc - 1];
         const bool made = before != nullptr && before->a == placed &&
-                          (before->opcode == Opcode::alloc || before->opcode == Opcode::new_);
-        if (!made) refuse("does not follow the ALLOC or NEW of its register");
+                          (before->opcode == Opcode::alloc || before->opcode == Opcode::new_ ||
+                           before->opcode == Opcode::constant);
+        if (!made) refuse("does not follow the ALLOC, NEW or CONSTANT of its register");
     }
 
     Program& program_;

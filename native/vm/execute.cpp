@@ -364,7 +364,9 @@ bool Machine::execute(Host& host, Error& error, Profile* profile) {
             }
             case Opcode::place:
                 if (registers[a].kind != Kind::tensor) return kind_error(a, "a tensor");
-                if (registers[a].read_only) return program_error("register " + std::to_string(a) + " may not be written");
+                if (registers[a].read_only && instruction[-1].opcode != Opcode::constant) {
+                    return program_error("register " + std::to_string(a) + " may not be written");
+                }
                 registers[a].tensor.device = now_at.rank;
                 break;
             case Opcode::fill: {

@@ -36,28 +36,44 @@ Job::Job(const Region& region, unsigned workers)
     : tasks_(region.tasks),
       queues_(workers),
       cursors_(workers),
-      waiting_(new std::atomic<std::uint32_t>[region.tasks.size()]),
+      places_(tasks_.size()),
+      taken_(tasks_.size() / Line::size + workers),
+      done_(tasks_.size() / Line::size + workers),
       present_(new std::atomic<bool>[workers]),
       clocks_(workers),
       progress_(workers, std::vector<Progress>(workers)) {
     for (std::uint32_t task = 0; task < tasks_.size(); ++task) queues_[tasks_[task].worker % workers].push_back(task);
+    std::uint32_t place = 0;
+    for (const std::vector<std::uint32_t>& queue : queues_) {
+        for (const std::uint32_t task : queue) places_[task] = place++;
+        place = (place + Line::size - 1) / Line::size * Line::size;
+    }
 }
 
 void Job::start(const TaskRunner& runner) {
-    for (std::size_t i = 0; i < tasks_.size(); ++i) waiting_[i].store(tasks_[i].waits_for, std::memory_order_relaxed);
+    taken_.clear();
+    done_.clear();
     for (std::size_t i = 0; i < queues_.size(); ++i) present_[i].store(false, std::memory_order_relaxed);
-    remaining_.store(static_cast<std::uint32_t>(tasks_.size()), std::memory_order_relaxed);
-    failed_.store(taken_mark, std::memory_order_relaxed);
+    failed_.store(none, std::memory_order_relaxed);
     contended_.store(false, std::memory_order_relaxed);
     control_word_ = control_word();
     runner_ = &runner;
 }
 
 bool Job::claim(std::uint32_t task) {
-    std::uint32_t expected = 0;
-    return waiting_[task].load(std::memory_order_relaxed) == 0 &&
-           waiting_[task].compare_exchange_strong(expected, taken_mark, std::memory_order_acquire,
-                                                  std::memory_order_relaxed);
+    for (const std::uint32_t other : tasks_[task].before) {
+        if (!done(other)) return false;
+    }
+    return taken_[places_[task]].exchange(1, std::memory_order_relaxed) == 0;
+}
+
+bool Job::finished(unsigned worker) {
+    for (std::size_t other = 0; other < queues_.size(); ++other) {
+        std::uint32_t& next = cursors_[worker][other].done;
+        while (next < queues_[other].size() && done(queues_[other][next])) ++next;
+        if (next < queues_[other].size()) return false;
+    }
+    return true;
 }
 
 void Job::run(std::uint32_t task, unsigned worker) {
@@ -72,8 +88,7 @@ void Job::run(std::uint32_t task, unsigned worker) {
             }
         }
     }
-    for (const std::uint32_t next : tasks_[task].successors) waiting_[next].fetch_sub(1, std::memory_order_acq_rel);
-    remaining_.fetch_sub(1, std::memory_order_acq_rel);
+    done_[places_[task]].store(1, std::memory_order_release);
 }
 
 bool Job::take_over(unsigned worker, std::int64_t waited) {
@@ -81,10 +96,10 @@ bool Job::take_over(unsigned worker, std::int64_t waited) {
         if (other == worker) continue;
         const std::int64_t limit = present_[other].load(std::memory_order_relaxed) ? patience : patience_with_absent;
         if (waited < limit) continue;
-        std::uint32_t& cursor = cursors_[worker][other];
-        while (cursor < queues_[other].size() && taken(queues_[other][cursor])) ++cursor;
-        if (cursor < queues_[other].size() && claim(queues_[other][cursor])) {
-            run(queues_[other][cursor], worker);
+        std::uint32_t& next = cursors_[worker][other].taken;
+        while (next < queues_[other].size() && taken(queues_[other][next])) ++next;
+        if (next < queues_[other].size() && claim(queues_[other][next])) {
+            run(queues_[other][next], worker);
             return true;
         }
     }
@@ -113,14 +128,16 @@ void Job::work(unsigned worker) {
     clocks_[worker] = ThreadClock(pthread_self());
     present_[worker].store(true, std::memory_order_release);
     const std::vector<std::uint32_t>& queue = queues_[worker];
-    cursors_[worker].assign(queues_.size(), 0);
-    std::uint32_t& next = cursors_[worker][worker];
+    cursors_[worker].assign(queues_.size(), {});
+    std::uint32_t& next = cursors_[worker][worker].taken;
     Wait wait;
     std::int64_t waited = 0;
-    while (remaining_.load(std::memory_order_acquire) != 0) {
+    while (true) {
         while (next < queue.size() && taken(queue[next])) ++next;
         if (next < queue.size() && claim(queue[next])) {
             run(queue[next], worker);
+        } else if (next == queue.size() && finished(worker)) {
+            break;
         } else if (!take_over(worker, waited)) {
             const std::int64_t before = waited;
             waited = wait.turn();
@@ -134,7 +151,7 @@ void Job::work(unsigned worker) {
 }
 
 bool Job::succeeded(Error& error) {
-    if (failed_.load(std::memory_order_relaxed) == taken_mark) return true;
+    if (failed_.load(std::memory_order_relaxed) == none) return true;
     error = std::move(error_);
     return false;
 }

@@ -44,9 +44,31 @@ class Job {
     bool succeeded(Error& error);
 
    private:
+    // Flags of tasks, those of one queue together: only their owner writes them, as long as it comes.
+    struct alignas(64) Line {
+        static constexpr std::uint32_t size = 16;
+        std::atomic<std::uint32_t> flags[size];
+    };
+    class Flags {
+       public:
+        explicit Flags(std::size_t lines) : lines_(new Line[lines]), count_(lines) {}
+        std::atomic<std::uint32_t>& operator[](std::uint32_t place) const {
+            return lines_[place / Line::size].flags[place % Line::size];
+        }
+        void clear() {
+            for (std::size_t i = 0; i < count_ * Line::size; ++i) (*this)[i].store(0, std::memory_order_relaxed);
+        }
+
+       private:
+        std::unique_ptr<Line[]> lines_;
+        std::size_t count_;
+    };
+
     ~Job() = default;
     bool claim(std::uint32_t task);
-    bool taken(std::uint32_t task) const { return waiting_[task].load(std::memory_order_relaxed) == taken_mark; }
+    bool taken(std::uint32_t task) const { return taken_[places_[task]].load(std::memory_order_relaxed) != 0; }
+    bool done(std::uint32_t task) const { return done_[places_[task]].load(std::memory_order_acquire) != 0; }
+    bool finished(unsigned worker);
     void run(std::uint32_t task, unsigned worker);
     bool take_over(unsigned worker, std::int64_t waited);
     void watch(unsigned worker, std::int64_t waited);
@@ -56,22 +78,29 @@ class Job {
         std::int64_t ran;
     };
 
-    static constexpr std::uint32_t taken_mark = std::numeric_limits<std::uint32_t>::max();
+    // Where a participant is in a queue: tasks before are taken, or done.
+    struct Cursor {
+        std::uint32_t taken = 0;
+        std::uint32_t done = 0;
+    };
+
+    static constexpr std::uint32_t none = std::numeric_limits<std::uint32_t>::max();
 
     // A copy of what the region says, which a late participant may outlive.
     const std::vector<Region::Task> tasks_;
     std::vector<std::vector<std::uint32_t>> queues_;
-    std::vector<std::vector<std::uint32_t>> cursors_;  // for each participant, where it is in each queue
-    std::unique_ptr<std::atomic<std::uint32_t>[]> waiting_;  // tasks that come before, or taken_mark
-    std::unique_ptr<std::atomic<bool>[]> present_;           // by worker
-    std::vector<ThreadClock> clocks_;                        // of those present
-    std::vector<std::vector<Progress>> progress_;            // for each participant, of each other
+    std::vector<std::vector<Cursor>> cursors_;  // for each participant, of each queue
+    std::vector<std::uint32_t> places_;         // of tasks in the flags
+    Flags taken_;
+    Flags done_;
+    std::unique_ptr<std::atomic<bool>[]> present_;  // by worker
+    std::vector<ThreadClock> clocks_;               // of those present
+    std::vector<std::vector<Progress>> progress_;   // for each participant, of each other
     std::uint32_t control_word_ = 0;
     const TaskRunner* runner_ = nullptr;
     std::mutex failure_;
     Error error_;
-    alignas(64) std::atomic<std::uint32_t> remaining_{0};
-    std::atomic<std::uint32_t> failed_{taken_mark};
+    alignas(64) std::atomic<std::uint32_t> failed_{none};
     std::atomic<std::int32_t> holders_{1};
     std::atomic<bool> contended_{false};
 };

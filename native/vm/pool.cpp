@@ -19,6 +19,7 @@ constexpr std::int64_t rest_after_contention = 16;
 constexpr std::size_t stack_bytes = std::size_t{4} << 20;
 
 std::atomic<Pool*> pool{nullptr};
+std::atomic<std::uint64_t> refused{0};
 std::once_flag fork_handler;
 
 struct Closer {
@@ -46,6 +47,8 @@ unsigned usable_cpus() {
     return std::max(1U, std::thread::hardware_concurrency());
 }
 
+std::uint64_t refused_leases() { return refused.load(std::memory_order_relaxed); }
+
 class Pool::Worker {
    public:
     explicit Worker(unsigned number) : number_(number) {}
@@ -58,6 +61,8 @@ class Pool::Worker {
         pthread_attr_destroy(&attributes);
         return started;
     }
+
+    std::int64_t nanoseconds() const { return std::max<std::int64_t>(ThreadClock(thread_).nanoseconds(), 0); }
 
     void end() {
         stop_.store(true);
@@ -129,6 +134,14 @@ class Pool::Worker {
     std::atomic<bool> stop_{false};
 };
 
+std::int64_t worker_nanoseconds() {
+    Pool* const found = Pool::current();
+    const std::scoped_lock lock(found->mutex_);
+    std::int64_t sum = 0;
+    for (const auto& worker : found->workers_) sum += worker->nanoseconds();
+    return sum;
+}
+
 Pool* Pool::current() {
     std::call_once(fork_handler, [] {
         // The threads do not come along; what they may hold stays as it is.
@@ -176,9 +189,10 @@ Pool::~Pool() {
 
 Pool::Lease::Lease(unsigned workers) : workers_(workers) {
     Pool* found = current();
-    if (!found->mutex_.try_lock()) return;
-    if (found->rests_until_ > 0 && now() < found->rests_until_) {
-        found->mutex_.unlock();
+    const bool locked = found->mutex_.try_lock();
+    if (!locked || (found->rests_until_ > 0 && now() < found->rests_until_)) {
+        if (locked) found->mutex_.unlock();
+        refused.fetch_add(1, std::memory_order_relaxed);
         return;
     }
     pool_ = found;

@@ -14,6 +14,12 @@ namespace taut::vm {
 // CPUs that the calling thread may use.
 unsigned usable_cpus();
 
+// How often a call did without the workers, because another had them or they had to share their cores.
+std::uint64_t refused_leases();
+
+// What the workers of the process have run so far; 0 where the system does not tell.
+std::int64_t worker_nanoseconds();
+
 class Pool {
    public:
     // Holds the workers for one job; worker 0 is the caller.
@@ -40,6 +46,7 @@ class Pool {
 
    private:
     class Worker;
+    friend std::int64_t worker_nanoseconds();
     static Pool* current();
     bool grow(unsigned workers);
     // Gives each worker a CPU of its own that is not the caller's, as long as there are enough.

@@ -32,8 +32,7 @@ struct Region {
         std::uint32_t begin;  // instructions
         std::uint32_t end;
         std::uint32_t worker;
-        std::uint32_t waits_for = 0;  // how many tasks come before
-        std::vector<std::uint32_t> successors;
+        std::vector<std::uint32_t> before;  // earlier tasks that must be done
     };
     std::vector<Task> tasks;
     std::uint32_t workers = 1;

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from taut.codegen import Built, Operand, Recipe, _build, _workers, build, map_recipe
+from taut.codegen import Built, Operand, Recipe, _build, _halide_runtime, _workers, build, build_in_advance, map_recipe
 from taut.codegen._call import Kernel
 from taut.errors import ArgumentError, BuildError, MissingExtraError, StorageError
 
@@ -128,6 +128,39 @@ def test_builders_at_the_same_time(tmp_path: Path) -> None:
     for built in results:
         check(built, doubled())
     assert [path for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_the_runtime_is_generated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAUT_CACHE", str(tmp_path))
+    generate, jobs = _halide_runtime.generate_all, []
+    monkeypatch.setattr(
+        _halide_runtime, "generate_all", lambda given, **rest: jobs.append(given) or generate(given, **rest)
+    )
+    build_in_advance()
+    build_in_advance()
+    check(build([doubled()]), doubled())
+    build_in_advance()
+    assert len(jobs) == 1
+
+
+def test_a_runtime_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAUT_CACHE", str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(_halide_runtime, "generate_all", lambda given, *, done, **_: done(0, "no memory"))
+        build_in_advance()
+        with pytest.raises(BuildError, match="runtime could not be generated: no memory"):
+            build([doubled()])
+    check(build([doubled()]), doubled())
+
+
+def test_nothing_is_built_in_advance_where_building_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_halide_runtime, "generate_all", no_processes)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TAUT_CACHE", str(tmp_path / "file"))
+    build_in_advance()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    _build.host_target.cache_clear()
+    build_in_advance()
 
 
 def test_without_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,18 @@ import torch
 from torch import Tensor
 
 from taut.codegen import Expression, Recipe, Window
-from taut.compile._block import Block, CallStep, CheckStep, CopyStep, FallbackStep, ItemStep, KernelStep
+from taut.compile._block import (
+    Block,
+    CallStep,
+    CheckStep,
+    CopyStep,
+    FallbackStep,
+    ItemStep,
+    KernelStep,
+    Step,
+    TransferStep,
+    buffers_of,
+)
 from taut.compile._views import Buffer, View
 from taut.graph import Dim, Interpreter, evaluate
 
@@ -46,7 +57,12 @@ class _Run:
             self.step(step)
         return [self.value(item) for item in self.block.results]
 
-    def step(self, step: object) -> None:
+    def step(self, step: Step) -> None:
+        read, written = buffers_of(step)
+        devices = {buffer.device for buffer in (read if isinstance(step, TransferStep) else [*read, *written])}
+        assert len(devices) <= 1, f"{step} meets two devices"
+        on_host = isinstance(step, FallbackStep | ItemStep | CallStep)
+        assert not (on_host and any(devices)), f"{step} is off the host"
         match step:
             case KernelStep(kernel=Recipe() as recipe):
                 tensors = [self.tensor(view) for view in (*step.inputs, *step.outputs)]
@@ -58,7 +74,7 @@ class _Run:
                 TEMPLATES[recipe.template](recipe, *tensors)
             case KernelStep():
                 _PREBUILT[str(step.kernel)](*[self.tensor(view) for view in (*step.inputs, *step.outputs)])
-            case CopyStep():
+            case CopyStep() | TransferStep():
                 self.tensor(step.target).copy_(self.tensor(step.source))
             case FallbackStep():
                 results = Interpreter(step.graph)(*[self.value(item) for item in step.inputs])

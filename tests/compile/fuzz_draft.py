@@ -164,7 +164,10 @@ class Draft:
                 op = "aten.sym_size.int"
             else:
                 op = "sym.add" if isinstance(dim, sympy.Add) else "sym.mul"
-                if isinstance(dim, sympy.Pow):
+                if isinstance(dim, sympy.floor):
+                    op = "sym.floordiv"
+                    first, rest = sympy.fraction(sympy.together(dim.args[0]))
+                elif isinstance(dim, sympy.Pow):
                     first, rest = dim.base, dim.base ** (dim.exp - 1)
                 else:
                     first, rest = sympy.sympify(dim.args[0]), dim.func(*dim.args[1:])  # pyright: ignore

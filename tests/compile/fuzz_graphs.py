@@ -43,6 +43,7 @@ LAYOUTS: tuple[Operator, ...] = (
 )
 LAYERS: tuple[Operator, ...] = (
     layers.linear,
+    layers.residual,
     layers.matmul,
     layers.attention,
     layers.convolution,

@@ -46,6 +46,28 @@ def linear(draft: Draft) -> Item | None:
     return draft.add("aten.addmm.default", bias, x, weight, shape=shape, fact=fact + bias.fact)
 
 
+def residual(draft: Draft) -> Item | None:
+    """A layer, a function of its result, and the layer's argument added: all may be one kernel."""
+    x = draft.pick_float(lambda item: item.rank >= 1 and item.shape[-1] in (4, 8))
+    if x is None:
+        return None
+    size = x.shape[-1]
+    assert isinstance(size, int)
+    weight = draft.constant((size, size))
+    y = draft.add("aten.linear.default", x, weight, shape=x.shape, fact=products(size, x.fact, weight.fact))
+    if y is None:
+        return None
+    name = draft.choose(("relu", "tanh", "sigmoid", "gelu"))
+    fact = y.fact if name == "relu" else y.fact.through(1.2, y.fact.bound if name == "gelu" else 1.0)
+    y = draft.add(f"aten.{name}.default", y, shape=x.shape, fact=fact)
+    if y is None:
+        return None
+    if draft.chance():
+        return draft.add("aten.mul.Tensor", y, x, shape=x.shape, fact=y.fact * x.fact)
+    pair = (x, y) if draft.chance() else (y, x)
+    return draft.add("aten.add.Tensor", *pair, shape=x.shape, fact=y.fact + x.fact)
+
+
 def matmul(draft: Draft) -> Item | None:
     """A product of two computed matrices."""
     x = _features(draft, 2)

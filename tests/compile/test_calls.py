@@ -1,6 +1,7 @@
 """What a user may pass to a compiled model, and what comes back."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import taut
-from taut.compile import CompiledModel
-from taut.errors import GuardError
+from taut.compile import CompiledModel, load, save
+from taut.errors import ArgumentError, GraphError, GuardError
 
 T = torch.export.Dim("T", min=1, max=16)
 N = torch.export.Dim("N", min=0, max=8)
@@ -166,3 +167,65 @@ def test_the_mean_of_a_whole_tensor_of_any_length(length: int) -> None:
     compiled = taut.compile(Mean(), (torch.randn(7, 8),), dynamic_shapes=({0: T},))
     x = torch.randn(length, 8)
     close(compiled(x), x.mean())
+
+
+class Gated(nn.Module):
+    """The sum lies where the second layer's result was, unless the kernel reads that after its first pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.left, self.right = (nn.Linear(8, 8) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x).relu()
+        return (self.left(h).tanh() + self.right(h)).softmax(-1)
+
+
+def test_an_operand_of_a_heavy_epilogue_keeps_its_memory() -> None:
+    torch.manual_seed(0)
+    model, x = Gated().eval(), torch.randn(3, 8)
+    with torch.no_grad():
+        close(taut.compile(model, (x,))(x), model(x))
+
+
+class Cut(nn.Module):
+    def forward(self, x: Tensor, n: int, twice: bool) -> Tensor:
+        return x[:n] * (2 if twice else n)
+
+
+def test_numbers_are_those_of_the_capture() -> None:
+    x = torch.randn(4, 3)
+    compiled = taut.compile(Cut(), (x, 2, True))
+    close(compiled(x, 2, True), Cut()(x, 2, True))
+    close(compiled(x, twice=True, n=2), Cut()(x, 2, True))
+    for arguments, said in (
+        ((x, 3, True), "input n is 3, expected 2"),
+        ((x, 2, False), "input twice is 0, expected 1"),
+    ):
+        with pytest.raises(GuardError, match=said):
+            compiled(*arguments)
+
+
+def test_a_float_is_no_argument_of_a_program() -> None:
+    class Scaled(nn.Module):
+        def forward(self, x: Tensor, scale: float) -> Tensor:
+            return x * scale
+
+    with pytest.raises(GraphError, match="argument scale is a float"):
+        taut.compile(Scaled(), (torch.randn(2), 0.5))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"devices": ["left"]}, "devices"), ({"devices": {0: 1}}, "devices"), ({"tiles": "fast"}, "tiles.*cost model")],
+)
+def test_options_of_a_wrong_kind_are_refused(network: nn.Module, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ArgumentError, match=f"(?s){said}"):
+        taut.compile(network, (torch.randn(3, 5, 4),), **options)
+
+
+def test_only_compiled_models_are_saved(network: nn.Module, tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match=r"(?s)model.*compiled model"):
+        save(network, tmp_path / "program")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ArgumentError, match="path of a folder"):
+        load(3)  # pyright: ignore[reportArgumentType]

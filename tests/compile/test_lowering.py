@@ -1,5 +1,6 @@
 """Lowering: blocks mean what the model computes, and the fusion that a user would expect happens."""
 
+import dataclasses
 from collections import Counter
 from typing import Any
 
@@ -8,11 +9,12 @@ import torch
 from block_reference import run
 from torch import Tensor, nn
 
+import taut
 from taut.codegen import Recipe
 from taut.compile._block import CallStep, CopyStep, FallbackStep, KernelStep
 from taut.compile._prepare import prepare
 from taut.compile._program import Lowered, lower
-from taut.graph import capture
+from taut.graph import SymbolRange, capture
 
 T = torch.export.Dim("T", min=4, max=512)
 N = torch.export.Dim("N", min=2, max=64)
@@ -156,3 +158,68 @@ def test_a_batch_of_nothing_is_lowered_like_any_other(size: int) -> None:
     made = lower(capture(model, (torch.randn(4, 8),), dynamic_shapes=({0: N},)))
     x = torch.randn(size, 8)
     torch.testing.assert_close(run(made.blocks, (x,))[0], model(x))
+
+
+class Moments(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        pair, same = torch.var_mean(x, -1), torch.std_mean(x, (1, 2), correction=0, keepdim=True)
+        return x.var(-1), x.var((1, 2), unbiased=False), x.std(-1, keepdim=True), x.var(1, correction=0.5), *pair, *same
+
+
+def test_variances_are_reductions() -> None:
+    made = lowered(Moments(), (torch.randn(4, 8, 5),), ({0: N},), (torch.randn(9, 8, 5) + 100,))
+    assert kinds(made) == {"map": 8}
+
+
+def test_a_variance_of_too_few_elements_is_that_of_aten() -> None:
+    class Along(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.std(0)
+
+    assert kinds(lowered(Along(), (torch.randn(4, 8),), ({0: torch.export.Dim("n", min=3)},))) == {"map": 1}
+    graph = capture(Along(), (torch.randn(4, 8),), dynamic_shapes=({0: torch.export.Dim("n", min=2)},))
+    short = dataclasses.replace(graph, symbols={name: SymbolRange(1, None) for name in graph.symbols})
+    assert kinds(lower(short)) == {"aten.std.dim": 1}
+
+
+class Indexing(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.randn(10, 3))
+        self.register_buffer("places", torch.arange(12).reshape(3, 4) % 10 - 3)
+
+    def forward(self, x: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
+        table, places = self.get_buffer("table"), self.get_buffer("places")
+        return x[rows], table[rows], table[places], x[places.abs() % 3] + 1
+
+
+def test_indexing_rows_is_a_lookup() -> None:
+    example = (torch.randn(6, 2, 5), torch.tensor([[0, -1], [5, 3]]))
+    made = lowered(Indexing(), example, ({}, {0: N}), (torch.randn(6, 2, 5), torch.tensor([[-6, 2]] * 5)))
+    assert "aten.index.Tensor" not in kinds(made)
+    assert kinds(made)["embedding"] == 3
+
+
+class Layered(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 8), nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cond(x.sum() > 0, lambda x: self.a(x).relu(), lambda x: self.b(x), (x,))
+
+
+def test_layers_inside_branches_have_their_weights_packed() -> None:
+    x = torch.randn(4, 8)
+    made = lowered(Layered(), (x,), ({0: N},), (x - 10,), (x + 10,))
+    assert not made.program.fallbacks
+    assert kinds(made)["linear"] == 3
+
+
+def test_a_softmax_over_one_element_passes_nan() -> None:
+    class Single(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.softmax(1)
+
+    x = torch.tensor([[[1.0, float("nan"), float("inf")]]])
+    torch.testing.assert_close(taut.compile(Single(), (x,))(x), x.softmax(1), equal_nan=True)

@@ -17,25 +17,29 @@ from taut.codegen import Built, Operand, build
 from taut.compile import CompiledModel, compile_model
 from taut.compile._block import KernelStep, Step
 from taut.compile._dependences import accesses, dependences, disjoint
+from taut.compile._fastest_schedule import _surely_fastest, fastest_schedule
 from taut.compile._generate import generate, library_of
-from taut.compile._measured_schedule import StageCosts, fastest_schedule
 from taut.compile._memory import MemoryPlan
 from taut.compile._parallel import (
     Item,
     Part,
     Queues,
     Schedule,
+    Split,
     Stages,
     apply_schedule,
     list_schedule,
+    lockstep,
     lower_bound,
     schedulable,
 )
 from taut.compile._program import Lowered
 from taut.compile._split import can_split, split_step
 from taut.compile._views import Buffer, View
+from taut.compile.scheduling._costs import StageCosts
 from taut.errors import ArgumentError, GraphError
 from taut.runtime import Opcode, Session, load
+from taut.stats import Interval
 
 CHANNELS = 32
 
@@ -319,7 +323,9 @@ def test_rows_make_up_the_whole(model: torch.nn.Module, shape: tuple[int, ...], 
 
 
 def test_a_part_that_would_see_no_row_is_none() -> None:
-    block = compile_model(torch.nn.Conv2d(8, 16, 1, padding=(3, 0)).eval(), (torch.randn(1, 8, 2, 6),)).lowered.blocks[0]
+    block = compile_model(torch.nn.Conv2d(8, 16, 1, padding=(3, 0)).eval(), (torch.randn(1, 8, 2, 6),)).lowered.blocks[
+        0
+    ]
     last = block.steps[-1]
     assert can_split(last, 2, rows=True)
     assert not can_split(last, 8, rows=True)
@@ -370,6 +376,25 @@ def test_list_schedules_are_valid_and_no_better_than_the_bound(seed: int, worker
     assert max(end.values()) <= 2 * lower_bound(block, durations, workers) + 1e-9
 
 
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_in_lockstep_each_worker_has_its_part_of_each_step(workers: int) -> None:
+    model = compiled(0)
+    block = model.lowered.blocks[0]
+    parts = {
+        step: Split(workers, rows=True)
+        for step in schedulable(block)
+        if workers > 1 and can_split(block.steps[step], workers, rows=True)
+    }
+    queues = lockstep(block, [1.0] * len(block.steps), workers, parts)
+    for worker, queue in enumerate(queues.workers):
+        assert [item.step for item in queue if isinstance(item, Part)] == list(parts)
+        assert all(item.part == worker for item in queue if isinstance(item, Part))
+    lowered = apply_schedule(model.lowered, queues)
+    x = torch.randn(1, CHANNELS, 4, 4)
+    run = session(lowered, generate(lowered.program), poison=True)
+    torch.testing.assert_close(run(x)[0], model.session(x)[0], rtol=1e-5, atol=1e-5)
+
+
 def test_stage_costs_are_measured_once_for_each_strategy() -> None:
     costs = StageCosts(compiled(0).lowered)
     steps = schedulable(compiled(0).lowered.blocks[0])
@@ -379,12 +404,40 @@ def test_stage_costs_are_measured_once_for_each_strategy() -> None:
     assert [costs.sequential([first]), costs.split([first]), costs.concurrent([[steps[0]], [first]])] == figures
 
 
-def test_the_fastest_schedule_gives_the_same_bits() -> None:
+@pytest.mark.parametrize("exact", [True, False])
+def test_the_fastest_schedule_gives_the_same_result(exact: bool) -> None:
     model = compiled(1)
     x = torch.randn(1, CHANNELS, 4, 4)
-    found = fastest_schedule(model.lowered, (x,), 2, rounds=2)
+    found = fastest_schedule(model.lowered, (x,), 2, budget=0.2, exact=exact)
     assert found.seconds.keys() == {"sequential", "list", "split", "intra"}
-    assert torch.equal(found.session(x)[0], model.session(x)[0])
+    expected = model.session(x)[0]
+    if exact:
+        assert torch.equal(found.session(x)[0], expected)
+    torch.testing.assert_close(found.session(x)[0], expected, rtol=1e-5, atol=1e-5)
+
+
+def interval(low: float, high: float) -> Interval:
+    return Interval((low + high) / 2, low, high, 0.99)
+
+
+@pytest.mark.parametrize(
+    ("intervals", "expected"),
+    [
+        ({}, "sequential"),
+        ({"sequential": (9, 11), "intra": (8, 10), "list": (8.5, 9.5)}, "sequential"),
+        ({"sequential": (9, 11), "intra": (5, 6), "list": (4.5, 5.5)}, "intra"),
+        ({"sequential": (9, 11), "intra": (8, 10), "list": (4, 5), "split": (6, 7)}, "list"),
+        ({"sequential": (9, 11), "intra": (5, 6), "list": (7, 8), "split": (4, 4.5)}, "split"),
+        ({"sequential": (9, 11), "split": (4, 5)}, "split"),
+        ({"intra": (5, 6), "split": (4, 5)}, "sequential"),
+    ],
+)
+def test_only_a_surely_faster_schedule_is_taken(intervals: dict[str, tuple[float, float]], expected: str) -> None:
+    known = {name: interval(*ends) for name, ends in intervals.items()}
+    seconds = {
+        name: known[name].estimate if name in known else 7.0 for name in ("sequential", "intra", "list", "split")
+    }
+    assert _surely_fastest(seconds, known) == expected
 
 
 def test_recipes_of_parts_have_their_sizes() -> None:

@@ -52,6 +52,7 @@ def documented_options(command: str) -> set[str]:
         "optimize",
         "quantize",
         "compile",
+        "schedule",
         "formats",
         "run",
         "export",
@@ -61,6 +62,8 @@ def documented_options(command: str) -> set[str]:
         "doctor",
         "study run",
         "study report",
+        "comm probe",
+        "comm advise",
     ],
 )
 def test_the_page_lists_exactly_the_options_there_are(command: str) -> None:

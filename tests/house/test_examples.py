@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import builtins
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -170,3 +174,17 @@ def test_resnet20_reproduces_the_known_error_on_all_images(
     network, given = resnet20.model(), resnet20.data()
     classes = torch.cat([network(batch).argmax(1) for batch in given["inputs"][0].split(500)])
     assert int((classes != given["labels"]).sum()) == 1897
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compressor", ["TopK(0.1)", "PowerSGD(2)"])
+def test_compressed_training_reports_accuracy_and_bytes(compressor: str) -> None:
+    pytest.importorskip("sklearn", reason="scikit-learn of the demo extra is not installed")
+    script = str(ROOT / "examples" / "compressed_training.py")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script]
+    done = subprocess.run(command, env={**os.environ, "COMPRESSOR": compressor}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = re.search(r"accuracy ([0-9.]+)\n.* ([0-9.]+)% of an all-reduce", done.stdout)
+    assert found is not None
+    assert float(found[1]) > 0.9
+    assert float(found[2]) < 25

@@ -14,7 +14,7 @@ import taut
 
 SOURCE = Path(taut.__file__).parent
 ROOMS = ("cli", "codegen", "compile", "cost", "export", "graph", "kernels", "numerics")
-ROOMS += ("optimize", "runtime", "stats", "transform")
+ROOMS += ("distributed", "hardware", "optimize", "runtime", "stats", "transform")
 
 
 def test_the_face_of_taut() -> None:

@@ -63,7 +63,8 @@ class Speeds:
 
     def seconds(self, arm: FakeArm) -> float:
         names = self.applied.get(id(getattr(arm.model, "graph", None)), ())
-        names = (*names, "compile") if isinstance(arm.model, FakeProgram) else names
+        if isinstance(arm.model, FakeProgram):
+            names = (*names, "compile", *("schedule",) * (arm.model.workers > 1))
         return self.eager[arm.threads] / math.prod(self.gains.get(name, 1.0) for name in names)
 
 
@@ -91,12 +92,14 @@ class FakeProgram:
     Attributes:
         program: with kernels, unless all of it runs on ATen.
         report: with the operators that run on ATen.
+        workers: that its steps run on.
     """
 
     def __init__(self, graph: Graph, *, kernels: int = 1, fallbacks: Mapping[str, int] | None = None) -> None:
         self.graph = graph
         self.program = types.SimpleNamespace(kernels=("map",) * kernels, fallbacks=())
         self.report = types.SimpleNamespace(kernels=kernels, fallbacks=fallbacks or {})
+        self.workers = 1
         self._run = Interpreter(graph)
 
     def __call__(self, *inputs: Any) -> Any:

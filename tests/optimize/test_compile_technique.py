@@ -133,8 +133,49 @@ def test_a_recipe_that_ends_with_the_compiler_replays(monkeypatch: pytest.Monkey
     assert [trial.status for trial in done.trials if trial.name in ("fold", "compile")] == ["kept", "kept"]
 
 
-@pytest.mark.parametrize("steps", [[("compile", {}), ("fold", {})], [("compile", {"jobs": 2})]])
-def test_a_recipe_names_the_compiler_last_and_without_options(
+def scheduled(
+    program: FakeProgram, _inputs: object, workers: int, _budget: float
+) -> tuple[FakeProgram, dict[str, Any]]:
+    made = FakeProgram(program.graph)
+    made.workers = workers
+    return made, {"queues": ["0", "1"]}
+
+
+@pytest.mark.parametrize(("gain", "options"), [(1.5, {"queues": ["0", "1"]}), (0.8, {})])
+def test_a_schedule_is_kept_where_it_pays_over_the_sequential_program(
+    monkeypatch: pytest.MonkeyPatch, model: torch.nn.Module, gain: float, options: dict[str, Any]
+) -> None:
+    done = search(monkeypatch, model, [], Speeds({"compile": 2.0, "schedule": gain}))
+    monkeypatch.setattr(compiling, "propose_schedule", scheduled)
+    done.run()
+    assert done.incumbent.steps == (("compile", options),)
+    assert sorted(statuses(done)["compile"]) == ["kept", "rejected"]
+    rejected = next(trial for trial in done.trials if trial.name == "compile" and trial.status == "rejected")
+    assert ("faster on 2 workers" if options else "slower") in rejected.reason
+
+
+def test_no_schedule_is_looked_for_without_a_program_or_a_second_core(
+    monkeypatch: pytest.MonkeyPatch, model: torch.nn.Module
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(compiling, "propose_schedule", refuse)
+    slow = search(monkeypatch, model, [], Speeds({"compile": 0.5}))
+    slow.run()
+    assert slow.incumbent.program is None
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [("compile", {}), ("fold", {})],
+        [("compile", {"jobs": 2})],
+        [("compile", {"queues": "0 1"})],
+        [("compile", {"queues": [0]})],
+    ],
+)
+def test_a_recipe_names_the_compiler_last_with_no_option_but_a_schedule(
     monkeypatch: pytest.MonkeyPatch, model: torch.nn.Module, steps: list[tuple[str, dict[str, Any]]]
 ) -> None:
     done = search(monkeypatch, model, [FakePass("fold")], Speeds({}))

@@ -14,6 +14,7 @@ from taut.errors import BuildError
 from taut.graph import Graph, capture
 from taut.optimize import Recipe, _compiled, _session, load
 from taut.optimize import _bundle as bundles
+from taut.runtime import Opcode
 
 pytestmark = [
     pytest.mark.usefixtures("compiling_host"),
@@ -65,6 +66,23 @@ def test_a_host_whose_linker_fails_interprets_and_says_so(bundle: Path, monkeypa
     session = load(bundle)
     assert "the linker is broken" in session.note
     assert session(torch.randn(2, 6)).shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("queues", "note"),
+    [(["0", "1"], ""), (["0 1"], ""), (["0", "1 7"], "on one worker"), (["nonsense"], "on one worker")],
+)
+def test_a_schedule_of_the_recipe_is_kept_to_where_it_fits(tmp_path: Path, queues: list[str], note: str) -> None:
+    graph = capture(network(), (torch.zeros(4, 6),))
+    recipe = Recipe.make([("compile", {"queues": queues})], 1)
+    session = load(bundles.write_bundle(tmp_path / "net.taut", graph, recipe, sample_report()))
+    assert session.program is not None
+    assert note in session.note
+    assert bool(note) == bool(session.note)
+    parallel = any(words[0] == Opcode.PARALLEL for words in session.program.program.functions[0].instructions)
+    assert parallel == (not note)
+    x = torch.randn(4, 6)
+    assert torch.allclose(session(x), network()(x), atol=1e-5)
 
 
 def test_the_job_measures_the_compiler_like_any_technique(tmp_path: Path) -> None:

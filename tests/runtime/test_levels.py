@@ -90,7 +90,9 @@ def test_a_deep_tree() -> None:
 def doubled(times: int) -> Any:
     """A tree whose two children are the same object, and so on: 2 ** times leaves in as few objects."""
     double = [flat(Op.MAKE, 0, BOTH, [0, 0])] * times
-    return program([nested("tree")], *double, levels(), flat(Op.LENGTH, 1, 1), flat(Op.STORE, 3, 1), flat(Op.RETURN, [3]))
+    return program(
+        [nested("tree")], *double, levels(), flat(Op.LENGTH, 1, 1), flat(Op.STORE, 3, 1), flat(Op.RETURN, [3])
+    )
 
 
 def test_a_shared_child_is_a_node_for_each_parent() -> None:
@@ -187,8 +189,6 @@ def test_rows_that_are_no_nodes_are_refused() -> None:
 
 
 def test_only_memory_of_its_own_is_written() -> None:
-    made = program(
-        [nested("nodes"), tensor("x", 1, 3)], sizes(0), flat(Op.STACK, 1, 0, 0, 1), flat(Op.RETURN, [1])
-    )
+    made = program([nested("nodes"), tensor("x", 1, 3)], sizes(0), flat(Op.STACK, 1, 0, 0, 1), flat(Op.RETURN, [1]))
     with pytest.raises(GraphError, match="may not be written"):
         session(made)([Object(6, [0, torch.zeros(3)])], torch.zeros(1, 3))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+import time
 from collections.abc import Container
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from taut.errors import GraphError, KernelError
 from taut.graph import Ref
-from taut.runtime import Program, disassemble
+from taut.runtime import Program, Session, disassemble, regions_run_alone, worker_seconds
 
 WORKERS = st.integers(1, 4)
 needs_two = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")
@@ -114,6 +115,37 @@ def test_calls_from_several_threads_share_the_workers(library_path: Path) -> Non
     assert not wrong
 
 
+@needs_two
+def test_a_call_that_finds_the_workers_taken_runs_alone(library_path: Path) -> None:
+    def meeting(*instructions: tuple[int, ...]) -> Session:
+        made = program(
+            [tensor("x", 2, 3)],
+            shape(Sh.PUSH, 2, Sh.STORE, 0, Sh.PUSH, 3, Sh.STORE, 1),
+            (Op.NEW, 1, F32, 2, 0, 1),
+            (Op.NEW, 2, F32, 2, 0, 1),
+            *instructions,
+            flat(Op.RETURN, [0]),
+            kernels=kernels("meet", "add"),
+        )
+        return session(made, library_path)
+
+    # The first holds the workers until the second comes.
+    meet, add = flat(Op.KERNEL, 0, [0, 0, 1]), flat(Op.KERNEL, 1, [0, 0, 2])
+    holder, guest = meeting(parallel([(0, []), (1, [])]), meet, add), meeting(meet)
+    other = loaded(chains([(0, []), (1, [])], [(-1, -1)] * 2), library_path).session(workers=2)
+    x = torch.ones(2, 3)
+    results = other(x)
+    before = regions_run_alone()
+    thread = threading.Thread(target=holder, args=(x,))
+    thread.start()
+    while thread.is_alive() and regions_run_alone() == before:
+        results = other(x)
+    guest(x)
+    thread.join()
+    assert regions_run_alone() > before
+    assert all(torch.equal(result, x + x) for result in results)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_a_forked_process_has_workers_of_its_own(library_path: Path) -> None:
@@ -124,6 +156,21 @@ def test_a_forked_process_has_workers_of_its_own(library_path: Path) -> None:
     if child == 0:
         os._exit(0 if all(torch.equal(result, x + x) for result in run(x)) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@needs_two
+def test_workers_at_rest_use_no_core(library_path: Path) -> None:
+    run = loaded(chains([(i % 2, []) for i in range(8)], [(-1, -1)] * 8), library_path).session(workers=2)
+
+    for _ in range(5):
+        run(torch.ones(2, 3))
+    used = []
+    start = time.perf_counter()
+    for elapsed in (0.05, 0.55):
+        while time.perf_counter() < start + elapsed:
+            pass
+        used.append(worker_seconds())
+    assert used[1] - used[0] < 0.01 * 0.5
 
 
 @needs_two

@@ -9,6 +9,7 @@ import traceback
 
 import typer
 
+from taut.cli._comm import comm
 from taut.cli._compare import compare
 from taut.cli._compile import compile_
 from taut.cli._doctor import doctor
@@ -48,6 +49,7 @@ for command in (optimize, quantize, formats, inspect, run, export, report, compa
 app.command("compile")(compile_)
 app.command()(schedule)
 app.add_typer(study, name="study")
+app.add_typer(comm, name="comm")
 
 
 def main() -> None:

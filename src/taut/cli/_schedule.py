@@ -24,7 +24,8 @@ def schedule(
     model: Annotated[str, typer.Argument(help="path.py:factory, package.module:factory or a .pt2 file")],
     workers: Annotated[int, typer.Option(min=1, max=256, help="Threads, with the caller's.")] = 2,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write the scheduled program to this folder, as taut compile does.")
+        Path | None,
+        typer.Option("--out", "-o", help="Write the scheduled program to this folder, as taut compile does."),
     ] = None,
     data: Annotated[
         str | None, typer.Option(help="Take the first batch of this data as example inputs; as for optimize.")
@@ -37,7 +38,9 @@ def schedule(
         int | None, typer.Option(min=1, help="Schedule for batches of that size: the first dimension of each input.")
     ] = None,
     budget: Annotated[float, typer.Option(help="Seconds for searching and measuring, after compilation.")] = 60.0,
-    no_merge: Annotated[bool, typer.Option("--no-merge", help="Leave convolutions of one input apart.")] = False,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Keep results bit for bit: merge nothing, split no image by rows.")
+    ] = False,
     html: Annotated[
         Path | None, typer.Option(help="Write a page with the timelines and tables to this new file.")
     ] = None,
@@ -81,9 +84,7 @@ def schedule(
     try:
         with progress_bar() as progress:
             progress("capturing the model", 0.0)
-            made = schedule_model(
-                loaded.module, inputs, workers=workers, budget=budget, merge=not no_merge, progress=progress
-            )
+            made = schedule_model(loaded.module, inputs, workers=workers, budget=budget, exact=exact, progress=progress)
     except Interrupted as error:
         from taut.compile import ScheduledModel
 
@@ -107,7 +108,9 @@ def of_batch(inputs: tuple[Any, ...], batch: int | None) -> tuple[Any, ...]:
     for value in inputs:
         if isinstance(value, torch.Tensor):
             if value.dim() == 0 or len(value) == 0:
-                raise ArgumentError("--batch", batch, expected="no --batch: an input has no first dimension with samples")
+                raise ArgumentError(
+                    "--batch", batch, expected="no --batch: an input has no first dimension with samples"
+                )
             value = value[torch.arange(batch) % len(value)]
         made.append(value)
     return tuple(made)

@@ -147,7 +147,9 @@ def _show_layers(report: Report, console: Console) -> None:
 
 
 def _variant(options: Mapping[str, object]) -> str:
-    """The number format that a pass was given, which tells its candidates apart."""
+    """What a pass was given, a number format or workers, which tells its candidates apart."""
+    if options.get("queues"):
+        return " (on several workers)"
     chosen = options.get("scheme") or options.get("format")
     chosen = "by layer" if chosen == "float32" and options.get("layers") else chosen
     return f" ({chosen})" if chosen else ""

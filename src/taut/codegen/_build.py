@@ -5,10 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import hashlib
-import importlib.metadata
 import importlib.util
-import json
 import os
 import shutil
 import subprocess
@@ -16,13 +13,17 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
-from taut._files import cache_directory, write_whole
+from taut._files import cache_directory
+from taut.codegen._halide_runtime import runtime_path, start_runtime
 from taut.codegen._recipe import Recipe
+from taut.codegen._store import identity, intact, keep
 from taut.codegen._workers import generate_all
 from taut.errors import ArgumentError, BuildError, MissingExtraError, StorageError
 
+# Templates that take long, by how long.
+_SLOWEST = {"attention": -4, "linear": -3, "convolution": -2, "depthwise": -2, "matmul": -2, "pool": -1}
+_TIMEOUT = 60.0
 _COMPILERS = ("c++", "g++", "clang++")
 
 # Halide's own handler ends the process. This one keeps the message, so that the kernel returns its error code.
@@ -64,7 +65,7 @@ def build(
     *,
     cache: str | os.PathLike[str] | None = None,
     jobs: int | None = None,
-    timeout: float = 60.0,
+    timeout: float = _TIMEOUT,
     progress: Callable[[int, int], None] | None = None,
 ) -> Built:
     """Generate the kernels of the recipes, side by side, and link them to one library.
@@ -93,9 +94,9 @@ def build(
     if not distinct:
         return Built(None, {}, {}, {})
     target = host_target()
-    folder = Path(cache) if cache is not None else cache_directory() / "codegen"
-    library = folder / f"{_identity(distinct, target)}.so"
-    if _intact(library):
+    folder = _folder(cache)
+    library = folder / f"{identity(distinct, target)}.so"
+    if intact(library):
         return Built(library, {key: _symbol(key) for key in distinct}, {}, {})
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -106,6 +107,17 @@ def build(
         return _generate_and_link(distinct, target, folder, work, jobs or _cores(), timeout, progress)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def build_in_advance() -> None:
+    """Begin with what every first build on this host needs, Halide's runtime, while the caller goes on.
+
+    It does nothing where that is in the cache, or cannot be made; building reports the reason.
+    """
+    with contextlib.suppress(MissingExtraError, OSError):
+        target, folder = host_target(), _folder(None)
+        folder.mkdir(parents=True, exist_ok=True)
+        start_runtime(folder, target, _TIMEOUT)
 
 
 @functools.cache
@@ -150,41 +162,33 @@ def _generate_and_link(
     progress: Callable[[int, int], None] | None,
 ) -> Built:
     compiler = find_compiler()
-    keys = sorted(distinct)
+    # The slowest first, so that no worker is left with one when the others are done.
+    keys = sorted(distinct, key=lambda key: (_SLOWEST.get(distinct[key].template, 0), key))
     objects = {key: work / f"{key}.o" for key in keys}
-    tasks: list[dict[str, Any]] = []
-    runtime = folder / f"runtime-{_identity([], target)}.o"
-    fresh = work / "runtime.o"
-    if not _intact(runtime):
-        tasks.append({"object": str(fresh)})
-    tasks += [{"object": str(objects[key]), "recipe": distinct[key].to_dict()} for key in keys]
+    runtime = start_runtime(folder, target, timeout)
+    tasks = [{"object": str(objects[key]), "recipe": distinct[key].to_dict()} for key in keys]
     failed: dict[str, str] = {}
     seconds: dict[str, float] = {}
 
     def done(number: int, outcome: float | str) -> None:
-        position = number - (len(tasks) - len(keys))
-        if position < 0:
-            if isinstance(outcome, str):
-                failed[""] = outcome
-            return
         if isinstance(outcome, str):
-            failed[keys[position]] = outcome
+            failed[keys[number]] = outcome
         else:
-            seconds[keys[position]] = outcome
+            seconds[keys[number]] = outcome
         if progress is not None:
-            progress(len(seconds) + len(failed.keys() - {""}), len(keys))
+            progress(len(seconds) + len(failed), len(keys))
 
     generate_all(tasks, target=target, workers=jobs, timeout=timeout, done=done)
-    if "" in failed:
-        raise BuildError(f"Halide's runtime could not be generated: {failed['']}", fix="reinstall the package halide")
-    if fresh.exists():
-        _keep(fresh, runtime)
     if not seconds:
         return Built(None, {}, failed, {})
-    library = folder / f"{_identity(seconds, target)}.so"
+    try:
+        runtime.result()
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    library = folder / f"{identity(seconds, target)}.so"
     linked = work / "library.so"
-    _link(compiler, [*(objects[key] for key in keys if key in seconds), runtime], linked, work)
-    _keep(linked, library)
+    _link(compiler, [*(objects[key] for key in keys if key in seconds), runtime_path(folder, target)], linked, work)
+    keep(linked, library)
     return Built(library, {key: _symbol(key) for key in seconds}, failed, seconds)
 
 
@@ -206,39 +210,12 @@ def _link(compiler: str, objects: list[Path], library: Path, work: Path) -> None
         )
 
 
-@functools.cache
-def _version() -> str:
-    """A hash of this room's source: a kernel that other templates generated is not used."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-
-
-def _identity(keys: Iterable[str], target: str) -> str:
-    text = [_version(), target, importlib.metadata.version("halide"), sorted(keys)]
-    return hashlib.sha256(json.dumps(text).encode()).hexdigest()[:32]
-
-
 def _symbol(key: str) -> str:
     return f"taut_{key}_argv"
 
 
-def _keep(made: Path, path: Path) -> None:
-    """Move a file into the cache with a hash beside it; either may be replaced by another process at any time."""
-    digest = _digest(made)
-    write_whole(path, lambda temporary: shutil.copyfile(made, temporary))
-    write_whole(path.with_suffix(".sha256"), lambda temporary: temporary.write_text(digest))
-
-
-def _intact(path: Path) -> bool:
-    try:
-        return path.with_suffix(".sha256").read_text().strip() == _digest(path)
-    except (OSError, UnicodeDecodeError):
-        return False
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _folder(cache: str | os.PathLike[str] | None) -> Path:
+    return Path(cache) if cache is not None else cache_directory() / "codegen"
 
 
 def _cores() -> int:

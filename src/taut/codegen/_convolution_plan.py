@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from taut.codegen._convolution_window import Tile, Window, strips
+from taut.codegen._convolution_window import CHANNEL_BLOCKS, Tile, Window, strips
 
 _WEIGHTS = 768 * 1024  # bytes of one block of weights that the second-level cache still holds
 _USUAL = (7, 8, 14, 16, 28, 32, 56, 64)  # stand for an extent that is not known
@@ -49,7 +49,7 @@ def choose_block(window: Window, depth: int, output: tuple[int | None, ...]) -> 
         far = block * depth * math.prod(window.kernel) * 4 > _WEIGHTS
         return _fastest(window, depth, output, block // 16, 32)[0] * padded * (1.1 if far else 1.0)
 
-    return min((block for block in (32, 16, 48, 64, 128) if block == 16 or block < channels + 16), key=cost)
+    return min((block for block in CHANNEL_BLOCKS if block == 16 or block < channels + 16), key=cost)
 
 
 def _fastest(

@@ -14,9 +14,6 @@ from taut.codegen._recipe import Expression, Operand
 from taut.errors import ArgumentError
 
 ROW_OPERATIONS = ("row_sum", "row_max", "row_min")
-HEAVY = {"exp", "log", "tanh", "sigmoid", "erf", "gelu", "gelu_tanh", "silu", "sin", "cos", "pow"}
-"""Operations that take many instructions."""
-
 _Unary = Callable[[hl.Expr], hl.Expr]
 _Binary = Callable[[hl.Expr, hl.Expr], hl.Expr]
 
@@ -52,11 +49,6 @@ def evaluate(
     if not values:
         raise ArgumentError("expression", expression, expected="at least one entry")
     return values
-
-
-def is_heavy(expression: Expression) -> bool:
-    """Whether an expression takes so many instructions that copies of it should be few."""
-    return any(entry[0] in HEAVY for entry in expression)
 
 
 def aligned(parameter: hl.ImageParam, operand: Operand, places: Sequence[hl.Expr]) -> hl.Expr:

@@ -38,7 +38,8 @@ def linear_recipe(
 
     Returns:
         A recipe with the operands: x [M, K] (its rows may be strided), the weights as `pack_linear` gives them, the
-        extra ones, then y [M, N] (rows may be strided). y must overlap no input.
+        extra ones, then y [M, N] (rows may be strided). y must overlap no input; if the expression
+        is not heavy (`is_heavy`), it may lie on an extra operand [M, N].
 
     Raises:
         ArgumentError: a size is below 1, or an operand does not fit.
@@ -56,10 +57,11 @@ def linear_recipe(
     )
 
 
-def pack_linear(weight: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def pack_linear(weight: npt.NDArray[np.float32], columns: int | None = None) -> npt.NDArray[np.float32]:
     """Weights [N, K], as torch.nn.Linear has them, in column blocks [ceil(N / columns), K, columns], zero-padded."""
     n, k = weight.shape
-    blocks, _, columns = packed_shape(k, n)
+    columns = packed_shape(k, n)[2] if columns is None else columns
+    blocks = -(-n // columns)
     padded = np.zeros((blocks * columns, k), np.float32)
     padded[:n] = weight
     return np.ascontiguousarray(padded.reshape(blocks, columns, k).transpose(0, 2, 1))

@@ -7,9 +7,9 @@ import dataclasses
 import halide as hl
 
 from taut.codegen._buffers import TYPES, constrain, extent, inputs, wide_vectors
-from taut.codegen._expression import aligned, convert, evaluate, is_heavy
+from taut.codegen._expression import aligned, convert, evaluate
 from taut.codegen._linear import VECTOR
-from taut.codegen._recipe import Recipe
+from taut.codegen._recipe import Recipe, is_heavy
 from taut.codegen._tiles import Product, add_tiles, balanced_tiles, tile_rows
 
 

@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 import halide as hl
 
 from taut.codegen._buffers import constrain, extent, inputs
-from taut.codegen._expression import HEAVY, ROW_OPERATIONS, aligned, convert, evaluate
+from taut.codegen._expression import ROW_OPERATIONS, aligned, convert, evaluate
 from taut.codegen._math import is_nan
-from taut.codegen._recipe import Expression, Operand, Recipe
+from taut.codegen._recipe import HEAVY, Expression, Operand, Recipe
 from taut.errors import ArgumentError
 
 _LANES = 16  # one vector of float32 where the host has AVX-512; Halide splits it elsewhere

@@ -22,6 +22,18 @@ Expression = tuple[tuple[Any, ...], ...]
 (row_sum | row_max | row_min, a)   over the innermost dimension; the result broadcasts along it (template "map")
 """
 
+HEAVY = frozenset({"exp", "log", "tanh", "sigmoid", "erf", "gelu", "gelu_tanh", "silu", "sin", "cos", "pow"})
+"""Operations that take many instructions."""
+
+
+def is_heavy(expression: Expression) -> bool:
+    """Whether an expression takes so many instructions that copies of it should be few.
+
+    The template "linear" computes such an expression in a second pass over its output, when the first has written all
+    of that: no operand may lie there.
+    """
+    return any(entry[0] in HEAVY for entry in expression)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Operand:

@@ -22,7 +22,7 @@ class Anchor:
         sizes: those of the output as the kernel sees it.
         view: the node's value over a row-major buffer of these sizes.
         recipe: makes the recipe from the epilogue's operands, the output and the expression.
-        in_place: whether the output may overwrite an operand of the epilogue.
+        in_place: whether the output may overwrite an operand of an epilogue that is not heavy.
     """
 
     inputs: tuple[View, ...]

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from taut.codegen import Expression, Operand, Recipe, linear_recipe, matmul_recipe, pack_linear
+from taut.codegen import (
+    Expression,
+    Operand,
+    Recipe,
+    block_of,
+    linear_recipe,
+    matmul_recipe,
+    pack_linear,
+    with_block,
+)
 from taut.compile._anchor import Anchor
 from taut.compile._convolutions import convolution_anchor, is_convolution
 from taut.compile._dims import plain, product, same
@@ -99,7 +108,12 @@ def linear_anchor(lowering: Lowering, argument: Argument, weight: torch.Tensor, 
     if rows is None:
         rows = _rows(lowering.copy(x, order), order)
         assert rows is not None
-    packed = lowering.derived(weight, "packed for linear", lambda w: torch.from_numpy(pack_linear(w.numpy())))
+    count = rows.sizes[0] if isinstance(rows.sizes[0], int) else None
+    sizes = (rows.sizes[0], features)
+    block = block_of(lowering.tiled(linear_recipe(weight.shape[1], features, rows=count), rows, sizes))
+    packed = lowering.derived(
+        weight, f"packed for linear in {block}", lambda w: torch.from_numpy(pack_linear(w.numpy(), block))
+    )
     extras = () if bias is None else (lowering.tensor(bias).expand((rows.sizes[0], features)),)
     outer = [x.sizes[axis] for axis in order[:-1]]
     inverse = [order.index(axis) for axis in range(x.rank)]
@@ -109,10 +123,10 @@ def linear_anchor(lowering: Lowering, argument: Argument, weight: torch.Tensor, 
         return whole if leading is None else Grouped(whole, (*leading, (x.rank - 1,)))
 
     def recipe(others: Sequence[Operand], output: Operand, expression: Expression) -> Recipe:
-        count = rows.sizes[0] if isinstance(rows.sizes[0], int) else None
-        return linear_recipe(weight.shape[1], features, expression, others, rows=count, dtype=output.dtype)
+        made = linear_recipe(weight.shape[1], features, expression, others, rows=count, dtype=output.dtype)
+        return with_block(made, block)
 
-    return Anchor((rows, packed), extras, (rows.sizes[0], features), view, recipe, in_place=True)
+    return Anchor((rows, packed), extras, sizes, view, recipe, in_place=True)
 
 
 def _is_batched_product(graph: Graph, node: Node) -> bool:

@@ -23,6 +23,7 @@ class KernelStep:
         label: where it comes from in the model.
         nodes: ids of the graph's nodes that it computes.
         in_place: positions of inputs that the output may overwrite, if it lies in memory just as they do.
+        device: the logical device that it runs on; None where any will do.
     """
 
     kernel: Recipe | str
@@ -31,11 +32,22 @@ class KernelStep:
     label: str = ""
     nodes: tuple[int, ...] = ()
     in_place: tuple[int, ...] = ()
+    device: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CopyStep:
-    """Elements of one view into another of equal sizes."""
+    """Elements of one view into another of equal sizes; `device` as for a kernel."""
+
+    source: View
+    target: View
+    label: str = ""
+    device: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TransferStep:
+    """The whole of a buffer to another one, which is on another device and gets its memory here."""
 
     source: View
     target: View
@@ -100,7 +112,7 @@ class CallStep:
     label: str = ""
 
 
-Step: TypeAlias = KernelStep | CopyStep | FallbackStep | ItemStep | CheckStep | CallStep
+Step: TypeAlias = KernelStep | CopyStep | TransferStep | FallbackStep | ItemStep | CheckStep | CallStep
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -172,7 +184,7 @@ def buffers_of(step: Step) -> tuple[list[Buffer], list[Buffer]]:
     match step:
         case KernelStep(inputs=inputs, outputs=outputs):
             return [view.buffer for view in inputs], [view.buffer for view in outputs]
-        case CopyStep(source=source, target=target):
+        case CopyStep(source=source, target=target) | TransferStep(source=source, target=target):
             return [source.buffer], [target.buffer]
         case FallbackStep(inputs=inputs, outputs=outputs) | CallStep(inputs=inputs, outputs=outputs):
             read = [item.buffer for item in inputs if isinstance(item, View)]

@@ -80,7 +80,7 @@ def lower_control_flow(lowering: Lowering, node: Node) -> None:
         operands = [item for group in node.args if isinstance(group, tuple) for item in group]
     more = _unbound_symbols(lowering, node)
     functions = tuple(
-        lowering.register(region, f"{lowering.name}.{node.op}{node.id}.{position}", more)
+        lowering.register(region, f"{lowering.name}.{node.op}{node.id}.{position}", more, lowering.pin)
         for position, region in enumerate(node.regions)
     )
     inputs = (*(_argument(lowering, item) for item in operands), *map(symbol, more))

@@ -32,7 +32,7 @@ class EntrySize:
     Attributes:
         name: of the symbol that stands for it.
         position: of the argument.
-        axis: its dimension.
+        axis: its dimension; -1 for an integer itself.
     """
 
     name: str
@@ -53,18 +53,19 @@ def entry_checks(block: Block, graph: Graph) -> tuple[list[EntrySize], list[tupl
     direct = {(position, axis) for _, position, axis in block.symbols}
     for name, position, axis in block.symbols:
         limits = graph.symbols.get(name, SymbolRange(0, None))
-        checks += _range_checks(_where(block, position, axis), name, limits)
-    for position, view in enumerate(block.inputs):
-        if not isinstance(view, View):
-            continue
-        for axis, expected in enumerate(view.sizes):
+        checks += _range_checks(_where(graph, position, axis), name, limits)
+    for position, item in enumerate(block.inputs):
+        given = list(enumerate(item.sizes)) if isinstance(item, View) else [(-1, item)]
+        for axis, expected in given:
             if (position, axis) in direct:
                 continue
-            size = EntrySize(f"{view.buffer.name}_{axis}", position, axis)
+            size = EntrySize(
+                f"{_name(graph, position)}_{axis}" if axis >= 0 else _name(graph, position), position, axis
+            )
             sizes.append(size)
             symbol = sympy.Symbol(size.name, integer=True, nonnegative=True)
             unknown = [item for item in free_symbols(expected) if item.name not in known]
-            where = _where(block, position, axis)
+            where = _where(graph, position, axis)
             if len(unknown) == 1 and not isinstance(expected, int) and expected.diff(unknown[0]).is_Integer:
                 name = unknown[0].name
                 slope = int(expected.diff(unknown[0]))
@@ -104,7 +105,10 @@ def _range_checks(where: str, name: str, limits: SymbolRange) -> list[EntryCheck
     return checks
 
 
-def _where(block: Block, position: int, axis: int) -> str:
-    view = block.inputs[position]
-    name = view.buffer.name if isinstance(view, View) else f"number {position}"
+def _where(graph: Graph, position: int, axis: int) -> str:
+    name = _name(graph, position)
     return f"input {name}" if axis < 0 else f"input {name}: dimension {axis}"
+
+
+def _name(graph: Graph, position: int) -> str:
+    return str(graph.nodes[graph.inputs[position]].args[0])

@@ -12,10 +12,12 @@ from taut.codegen import (
     Operand,
     Recipe,
     Window,
+    block_of,
     convolution_recipe,
     depthwise_recipe,
     pack_convolution,
     pack_depthwise,
+    with_block,
 )
 from taut.compile._anchor import Anchor
 from taut.compile._dims import plain, product, same
@@ -85,7 +87,7 @@ def convolution_anchor(lowering: Lowering, node: Node) -> Anchor:
             )
         return depthwise_recipe(operand(source), window, extras=extras, expression=expression)
 
-    plain_recipe = make((), (("accumulator",),))
+    plain_recipe = lowering.tiled(make((), (("accumulator",),)), source, kernel_sizes)
 
     def pack(w: torch.Tensor) -> torch.Tensor:
         found = pack_convolution(w.numpy(), plain_recipe) if groups == 1 else pack_depthwise(w.numpy())
@@ -100,7 +102,8 @@ def convolution_anchor(lowering: Lowering, node: Node) -> Anchor:
 
     def recipe(others: Sequence[Operand], output: Operand, expression: Expression) -> Recipe:
         del output  # the template derives it
-        return make(others, expression)
+        made = make(others, expression)
+        return with_block(made, block_of(plain_recipe)) if groups == 1 else made
 
     return Anchor((source, packed), extras, kernel_sizes, view, recipe)
 

@@ -19,6 +19,7 @@ from taut.compile._block import (
     KernelStep,
     Region,
     Step,
+    TransferStep,
     buffers_of,
     inputs_of,
     outputs_of,
@@ -117,7 +118,11 @@ class Emitter:
     ) -> None:
         """Bind and check what arguments tell beyond the block's symbols."""
         for size in sizes:
-            self.add(Opcode.BIND, self.sizes.bind(size.name), size.position, size.axis)
+            slot = self.sizes.bind(size.name)
+            if size.axis < 0:
+                self.add(Opcode.LOAD, slot, size.position)
+            else:
+                self.add(Opcode.BIND, slot, size.position, size.axis)
         for name, value in solved:
             self.sizes.define(name, value)
         for check in checks:
@@ -162,6 +167,9 @@ class Emitter:
                 self.add(Opcode.KERNEL, self.tables.kernel(step), len(registers), *registers)
             case CopyStep(source=source, target=target):
                 self.add(Opcode.COPY, self.view(target), self.view(source))
+            case TransferStep(source=source, target=target):
+                shown = self.view(source)
+                self.add(Opcode.TRANSFER, self.result(target), shown, target.buffer.device)
             case FallbackStep():
                 arguments = [self.value(item) for item in step.inputs]
                 results = [self.result(view) for view in step.outputs]
@@ -267,6 +275,7 @@ class Emitter:
         if buffer.constant is not None and (shaped := _shaped(view, buffer.constant)) is not None:
             register = self.new_register()
             self.add(Opcode.CONSTANT, register, self.tables.constant(buffer.constant, shaped))
+            self._place(buffer, register)
             self._views[key] = register
             return register
         if buffer not in self._whole:
@@ -285,6 +294,7 @@ class Emitter:
                     self.add(Opcode.ALLOC, register, dtype, offset, len(slots), *slots)
                 else:
                     self.add(Opcode.NEW, register, dtype, len(slots), *slots)
+            self._place(buffer, register)
             self._remember(whole, register)
             if key in self._views:
                 return self._views[key]
@@ -310,6 +320,11 @@ class Emitter:
             self.code.append(instruction)
             self.labels.append(self._label)
         return len(self.code) - 1
+
+    def _place(self, buffer: Buffer, register: int) -> None:
+        """Say where the tensor just made lies, unless it is on the host."""
+        if buffer.device != 0:
+            self.add(Opcode.PLACE, register, buffer.device)
 
     def _remember(self, view: View, register: int) -> None:
         self._views[_key(view)] = register

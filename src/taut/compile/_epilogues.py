@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from taut.codegen import is_heavy
 from taut.compile._anchor import Anchor
 from taut.compile._anchors import make_anchor
 from taut.compile._block import KernelStep
@@ -42,7 +43,8 @@ def lower_anchor(lowering: Lowering, node: Node, chain: tuple[int, ...]) -> None
     read = [broadcast_to_one(view) for view in extras]
     recipe = anchor.recipe([operand(view) for view in read], operand(target), tuple(made.entries))
     nodes = (node.id, *(member for member in chain if member not in rest))
-    others = range(len(anchor.inputs), len(anchor.inputs) + len(read)) if anchor.in_place else ()
+    in_place = anchor.in_place and not is_heavy(recipe.expression)
+    others = range(len(anchor.inputs), len(anchor.inputs) + len(read)) if in_place else ()
     step = KernelStep(recipe, (*anchor.inputs, *read), (target,), lowering.label, nodes, tuple(others))
     lowering.emit(step)
     lowering.put(Ref(last.id), value)

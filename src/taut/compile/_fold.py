@@ -37,8 +37,8 @@ class Case:
 def fold(name: str, cases: Mapping[int, Case], *, batched: bool = True) -> Procedure:
     """A procedure that takes a tree and returns the states of its root, each with a batch of one row.
 
-    As the recursion is pure, nodes of equal depth do not depend on each other: batched, all leaves are one call of
-    their cell, and all inner nodes of one depth and tag are one call of theirs. The results are the same up to how a
+    As the recursion is pure, nodes of equal height do not depend on each other: batched, all nodes of one height
+    and tag are one call of their cell, all leaves among them. The results are the same up to how a
     cell rounds for other batch sizes.
 
     Args:

@@ -9,6 +9,8 @@ alone: their values have to lie in memory.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from taut.compile._dims import plain, same
 from taut.compile._layout_ops import is_bijective
@@ -38,34 +40,40 @@ class Fusion:
         return found | {member: anchor for anchor, nodes in self.chains.items() for member in nodes}
 
 
-def fuse(graph: Graph, anchors: frozenset[int], avoided: frozenset[int] = frozenset()) -> Fusion:
+def fuse(
+    graph: Graph,
+    anchors: frozenset[int],
+    avoided: frozenset[int] = frozenset(),
+    pins: Mapping[int, int] = MappingProxyType({}),
+) -> Fusion:
     """Group a graph's nodes.
 
     Args:
         graph: the graph.
         anchors: ids of nodes whose kernels take an epilogue.
         avoided: ids of nodes that stay alone.
+        pins: logical devices of nodes; those of a group have the same, or none.
     """
     nodes = [node for node in graph.nodes if node.id not in avoided | anchors]
     pointwise = {node.id for node in nodes if is_pointwise(graph, node)}
     chains: dict[int, tuple[int, ...]] = {}
     taken: set[int] = set()
     for anchor in sorted(anchors):
-        chain = _chain(graph, anchor, pointwise - taken)
+        chain = _chain(graph, anchor, pointwise - taken, pins)
         if chain:
             chains[anchor] = chain
             taken |= set(chain)
     rows = {node.id for node in nodes if is_row(graph, node)}
-    return Fusion(chains, _maps(graph, (pointwise | rows) - taken, rows))
+    return Fusion(chains, _maps(graph, (pointwise | rows) - taken, rows, pins))
 
 
-def _chain(graph: Graph, anchor: int, pointwise: set[int]) -> tuple[int, ...]:
+def _chain(graph: Graph, anchor: int, pointwise: set[int], pins: Mapping[int, int]) -> tuple[int, ...]:
     found: list[int] = []
     useful = 0  # views at the end are no use
     current = graph.nodes[anchor]
     while graph.uses(current.id) == 1 and graph.users[current.id]:
         user = graph.nodes[graph.users[current.id][0]]
-        if sum(ref.node == current.id for ref in user.inputs) != 1:
+        if sum(ref.node == current.id for ref in user.inputs) != 1 or pins.get(user.id) != pins.get(anchor):
             break
         if is_bijective(user):
             found.append(user.id)
@@ -82,7 +90,7 @@ def _chain(graph: Graph, anchor: int, pointwise: set[int]) -> tuple[int, ...]:
     return tuple(found[:useful])
 
 
-def _maps(graph: Graph, candidates: set[int], rows: set[int]) -> dict[int, tuple[int, ...]]:
+def _maps(graph: Graph, candidates: set[int], rows: set[int], pins: Mapping[int, int]) -> dict[int, tuple[int, ...]]:
     maps: dict[int, tuple[int, ...]] = {}
     assigned: set[int] = set()
     outputs = {ref.node for ref in graph.output_refs}
@@ -99,7 +107,7 @@ def _maps(graph: Graph, candidates: set[int], rows: set[int]) -> dict[int, tuple
             for used in sorted({ref.node for member in members for ref in graph.nodes[member].inputs}, reverse=True):
                 if used in members or used in assigned or used not in candidates or used in outputs:
                     continue
-                if not set(graph.users[used]) <= members:
+                if pins.get(used) != pins.get(root) or not set(graph.users[used]) <= members:
                     continue
                 producer = graph.nodes[used]
                 theirs = row_dimensions(graph, producer) if used in rows else ()

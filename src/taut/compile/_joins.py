@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from taut.compile._dims import plain
 from taut.graph import Dim, Graph, Node, Ref, TensorType
@@ -26,12 +27,15 @@ class Join:
     channels: int
 
 
-def plan_joins(graph: Graph, anchor_of: Callable[[int], int | None]) -> dict[Ref, Join]:
+def plan_joins(
+    graph: Graph, anchor_of: Callable[[int], int | None], pins: Mapping[int, int] = MappingProxyType({})
+) -> dict[Ref, Join]:
     """The values that can be written into a concatenation of channels of images.
 
     Args:
         graph: the graph.
         anchor_of: for the node whose value a kernel with an epilogue stores, the node that the kernel is made for.
+        pins: logical devices of nodes; the parts of one concatenation have the same, or none.
     """
     joins: dict[Ref, Join] = {}
     for node in graph.nodes:
@@ -41,7 +45,7 @@ def plan_joins(graph: Graph, anchor_of: Callable[[int], int | None]) -> dict[Ref
         anchors = [anchor_of(part.node) for part in parts]
         if any(anchor is None or not graph.nodes[anchor].op.startswith(_PIXELS) for anchor in anchors):
             continue
-        if any(graph.uses(part.node) != 1 for part in parts):
+        if any(graph.uses(part.node) != 1 for part in parts) or len({pins.get(part.node) for part in parts}) > 1:
             continue
         sizes = [_channels(graph, part) for part in parts]
         if any(not isinstance(size, int) for size in sizes):

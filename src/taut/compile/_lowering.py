@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import sympy
 import torch
 
-from taut.codegen import map_recipe
+from taut.codegen import Recipe, map_recipe
 from taut.compile._anchors import is_anchor
 from taut.compile._block import Block, CheckStep, CopyStep, ItemStep, KernelStep, Step
 from taut.compile._calls import lower_control_flow, lower_fallback
@@ -19,16 +21,19 @@ from taut.compile._grouped import Grouped, group
 from taut.compile._joins import plan_joins
 from taut.compile._kernel_operands import broadcast_to_one, memory_order, merge, operand
 from taut.compile._layout_ops import is_layout, is_reshape, number, regroup, view_results
+from taut.compile._numbers import scalar_input, unsupported_scalar
 from taut.compile._pointwise import DTYPES, Expressions, Value, expression
 from taut.compile._prebuilt import lower_prebuilt
 from taut.compile._recurrent import lower_recurrent
 from taut.compile._rows import is_reduction, is_row, keeps_dimensions, row_dimensions, row_expression
+from taut.compile._tiles import choose_tiling
 from taut.compile._views import Buffer, View, contiguous
-from taut.errors import GraphError
+from taut.cost import CostModel
 from taut.graph import Argument, Dim, Graph, Node, Ref, ScalarType, TensorType, evaluate, symbol
 
-Register = Callable[[Graph, str, tuple[str, ...]], int]
-"""Lowers a region as a function of its own, with the symbols that it is given besides its inputs; gives its number."""
+Register = Callable[[Graph, str, tuple[str, ...], int | None], int]
+"""Lowers a region as a function of its own, with the symbols that it is given besides its inputs, and the logical
+device of the node around it; gives its number."""
 
 CONTROL_FLOW = frozenset({"cond", "while_loop"})
 
@@ -43,6 +48,8 @@ class Lowering:
         register: lowers regions.
         avoided: ids of nodes that run on ATen, because their kernel could not be generated.
         given: symbols that follow the inputs as arguments.
+        pins: logical devices of nodes.
+        tiles: chooses tiles in place of the analytic rule.
     """
 
     def __init__(
@@ -53,6 +60,8 @@ class Lowering:
         register: Register,
         avoided: frozenset[int] = frozenset(),
         given: tuple[str, ...] = (),
+        pins: Mapping[int, int] = MappingProxyType({}),
+        tiles: CostModel | None = None,
     ) -> None:
         self.graph = graph
         self.name = name
@@ -66,13 +75,16 @@ class Lowering:
         self._constants: dict[int, tuple[torch.Tensor, Buffer]] = {}  # with the tensor, lest its id be used again
         self._made: dict[tuple[Any, ...], Any] = {}
         self.label = ""
+        self.pins = pins
+        self.tiles = tiles
+        self.pin: int | None = None  # of the node that is being lowered
         anchors = {node.id for node in graph.nodes if node.id not in avoided and is_anchor(graph, node)}
         self.anchors = anchors
-        self.fusion = fuse(graph, frozenset(anchors), avoided)
+        self.fusion = fuse(graph, frozenset(anchors), avoided, pins)
         self.avoided = avoided
         ends = {chain[-1]: anchor for anchor, chain in self.fusion.chains.items()}
         alone = {anchor: anchor for anchor in anchors if anchor not in self.fusion.chains}
-        self.joins = plan_joins(graph, lambda node: ends.get(node, alone.get(node)))
+        self.joins = plan_joins(graph, lambda node: ends.get(node, alone.get(node)), pins)
         self.given = given
 
     def run(self) -> Block:
@@ -88,7 +100,7 @@ class Lowering:
                 inputs.append(self.values[Ref(node)])
                 found = [(size, axis) for axis, size in enumerate(sizes)]
             else:
-                inputs.append(plain(kind.expression) if kind.expression is not None else 0)
+                inputs.append(scalar_input(self.graph.nodes[node], kind))
                 found = [(inputs[-1], -1)]
             for size, axis in found:
                 if isinstance(size, sympy.Symbol) and size.name not in self.known:
@@ -102,11 +114,12 @@ class Lowering:
         members = self.fusion.members
         ends = {chain[-1]: anchor for anchor, chain in self.fusion.chains.items()}
         for node in self.graph.nodes:
-            self.label = node.module_path or node.op
+            self.label, self.pin = node.module_path or node.op, self.pins.get(node.id)
             if node.id in ends:
                 lower_anchor(self, self.graph.nodes[ends[node.id]], self.fusion.chains[ends[node.id]])
             elif node.id not in members and node.id not in self.fusion.chains:
                 self.node(node)
+        self.pin = None
         results = tuple(self.result(ref) for ref in self.graph.output_refs)
         for result in results:
             if isinstance(result, View) and result.buffer.kind == "arena":
@@ -172,6 +185,15 @@ class Lowering:
         late = not {symbol.name for symbol in free_symbols(elements)} <= self.entry
         return Buffer("storage" if late else "arena", dtype, elements, name=self.label)
 
+    def tiled(self, recipe: Recipe, x: View, output: Sequence[Dim]) -> Recipe:
+        """The tiling of a kernel that reads x and writes an output of these sizes."""
+        model = self.tiles
+        if model is None:
+            return recipe
+        read, written = ([evaluate(size, self.hint) for size in sizes] for sizes in (x.sizes, output))
+        key = ("tiled", recipe.key, *read, *written)
+        return self.memo(key, lambda: choose_tiling(recipe, read, written, model))
+
     def transposed(self, matrix: torch.Tensor) -> torch.Tensor:
         """A constant matrix transposed; the same tensor for the same matrix."""
         return self.memo((id(matrix), "transposed"), lambda: matrix.t().contiguous())
@@ -192,6 +214,8 @@ class Lowering:
 
     def emit(self, step: Step) -> None:
         """Append a step."""
+        if self.pin is not None and isinstance(step, KernelStep | CopyStep):
+            step = dataclasses.replace(step, device=self.pin)
         self.steps.append(step)
 
     def contiguous(self, view: View) -> View:
@@ -209,10 +233,12 @@ class Lowering:
     def _copied(self, view: View, axes: tuple[int, ...]) -> View:
         source = view.permute(axes)
         target = contiguous(self.new(view.dtype, product(view.sizes)), source.sizes)
+        pin, self.pin = self.pin, None  # others may read the copy too
         if view.dtype in DTYPES:
-            self._emit_map([source], target, Expressions([("operand", 0)]), 0)
+            self.emit_map([source], target, Expressions([("operand", 0)]))
         else:
             self.emit(CopyStep(source, target, self.label))
+        self.pin = pin
         inverse = [axes.index(axis) for axis in range(view.rank)]
         return target.permute(inverse)
 
@@ -242,9 +268,9 @@ class Lowering:
                 self.emit(ItemStep(self.tensor(node.args[0]), kind.expression.name, self.label))
                 self.known.add(kind.expression.name)
             else:
-                raise _unsupported_scalar(node)
+                raise unsupported_scalar(node)
         elif kind.expression is None:
-            raise _unsupported_scalar(node)
+            raise unsupported_scalar(node)
 
     def layout(self, node: Node) -> None:
         """A view of the argument, of a copy of it where no strides express the result, or ATen's result."""
@@ -315,7 +341,7 @@ class Lowering:
         target = result_view.expand(space)
         made.cast_last(result, root.type.dtype)
         sources = [view.permute(order) for view in views]
-        self._emit_map(sources, target.permute(order), made, len(reduced), members)
+        self.emit_map(sources, target.permute(order), made, len(reduced), members)
         if is_reduction(root) and not keeps_dimensions(root):
             result_view = result_view.drop(gone)
         self.values[Ref(root.id)] = result_view
@@ -325,8 +351,8 @@ class Lowering:
         covered = product(size for size, stride in zip(view.sizes, view.strides, strict=True) if stride != 0)
         return evaluate(covered, self.hint)
 
-    def _emit_map(
-        self, sources: list[View], target: View, made: Expressions, rows: int, nodes: tuple[int, ...] = ()
+    def emit_map(
+        self, sources: list[View], target: View, made: Expressions, rows: int = 0, nodes: tuple[int, ...] = ()
     ) -> None:
         """Emit a map over the target's sizes; the last `rows` dimensions are one row."""
         if target.buffer.elements == 0:  # nothing to compute
@@ -368,11 +394,3 @@ class Lowering:
 
 def _moves_along_row(view: View, rows: int) -> bool:
     return any(stride != 0 for stride in view.strides[view.rank - rows :])
-
-
-def _unsupported_scalar(node: Node) -> Exception:
-    return GraphError(
-        f"the model reads a number from a tensor at {node.source or node.module_path or node.op}",
-        expected="an integer used as a size or an index",
-        fix="keep the number in a tensor of no dimensions",
-    )

@@ -118,8 +118,8 @@ class _Lives:
             self._before[buffer] = common
 
     def apart(self, a: Buffer, b: Buffer) -> bool:
-        """Whether every use of one comes before every use of the other."""
-        return not (self._uses[a] & ~self._before[b] and self._uses[b] & ~self._before[a])
+        """Whether every use of one comes before every use of the other, in the memory of one device."""
+        return a.device == b.device and not (self._uses[a] & ~self._before[b] and self._uses[b] & ~self._before[a])
 
 
 def _bits(number: int) -> Iterator[int]:

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from taut.codegen import Built
+from taut.codegen import Built, build_in_advance
 from taut.compile._callable import CallableProgram, fallback_operators
 from taut.compile._generate import Progress, generate, library_of
 from taut.compile._prepare import prepare
 from taut.compile._program import Lowered, lower
 from taut.compile._small_sizes import serve_small_sizes
+from taut.cost import CostModel
 from taut.errors import ArgumentError
 from taut.graph import Graph, InputChecker, capture
 from taut.runtime import Session, load
@@ -30,12 +31,14 @@ class CompileReport:
         failed: kernels that could not be generated and run on ATen instead: where they come from, and why.
         fallbacks: operators that run on ATen, with how often each occurs.
         kernels: how many different kernels were generated.
+        transfers: how many tensors the program transfers between logical devices.
     """
 
     seconds: Mapping[str, float]
     failed: Mapping[str, str]
     fallbacks: Mapping[str, int]
     kernels: int
+    transfers: int = 0
 
 
 class CompiledModel(CallableProgram):
@@ -61,6 +64,8 @@ def compile_model(
     example_kwargs: dict[str, Any] | None = None,
     *,
     dynamic_shapes: Any = None,
+    devices: Mapping[str, int] | None = None,
+    tiles: CostModel | None = None,
     progress: Progress | None = None,
 ) -> CompiledModel:
     """Compile a model to one program that runs every shape within the given ranges.
@@ -73,6 +78,12 @@ def compile_model(
         example_inputs: positional arguments to trace it with; not used for a program or a graph.
         example_kwargs: keyword arguments to trace it with.
         dynamic_shapes: which dimensions may vary, in any form that torch.export takes.
+        devices: the logical device, 0 or 1, that the kernels of a module run on, by the module's path; what lies inside
+            goes with it. Everything else goes where least has to be transferred; arguments, results and what runs on
+            ATen are on device 0. Today both devices are this host, with transfers that copy.
+        tiles: predicts kernels in different tiles, as graphs of one node `taut.kernel.<template>` over x and the packed
+            weights, whose last dimension is the block; the one predicted to take least is generated. By default an
+            analytic rule decides.
         progress: called as kernels are generated.
 
     Returns:
@@ -90,16 +101,20 @@ def compile_model(
         raise ArgumentError(
             "example_inputs", type(example_inputs).__name__, expected="a tuple of example inputs", fix="write (x,)"
         )
+    if tiles is not None and not callable(getattr(tiles, "predict", None)):
+        raise ArgumentError("tiles", tiles, expected="a cost model with a method `predict`, or None")
     seconds: dict[str, float] = {}
+    build_in_advance()
     with _timed(seconds, "capture"):
         graph = prepare(_captured(model, example_inputs, example_kwargs, dynamic_shapes))
     with _timed(seconds, "lower"):
-        lowered = lower(graph)
+        lowered = lower(graph, devices={} if devices is None else devices, tiles=tiles)
     with _timed(seconds, "generate"):
         lowered, built, failed = generate_all(graph, lowered, progress)
     with _timed(seconds, "load"):
         session = load(lowered.program, library_of(lowered.program, built)).session()
-    report = CompileReport(seconds, failed, fallback_operators(lowered.program), len(lowered.recipes()))
+    fallbacks = fallback_operators(lowered.program)
+    report = CompileReport(seconds, failed, fallbacks, len(lowered.recipes()), lowered.transfers)
     return CompiledModel(graph, lowered, session, report)
 
 
@@ -115,7 +130,8 @@ def generate_all(
     built = generate(lowered.program, progress)
     while broken := built.failed.keys() & lowered.recipes().keys():
         failed |= {lowered.label_of(key): built.failed[key] for key in sorted(broken)}
-        lowered = lower(graph, lowered.avoided | lowered.nodes_of(frozenset(broken)))
+        avoided = lowered.avoided | lowered.nodes_of(frozenset(broken))
+        lowered = lower(graph, avoided, lowered.devices, lowered.tiles)
         built = generate(lowered.program, progress)
     return lowered, built, failed
 

@@ -173,9 +173,7 @@ def list_schedule(
     return Queues(tuple(map(tuple, queues)))
 
 
-def lockstep(
-    block: Block, durations: Sequence[float], workers: int, parts: Mapping[int, Split]
-) -> Queues:
+def lockstep(block: Block, durations: Sequence[float], workers: int, parts: Mapping[int, Split]) -> Queues:
     """Steps in the order of the block, each on all workers at once where `parts` has it, without barriers.
 
     Part i runs on worker i, so that parts that were cut alike find their inputs where they run. Whole steps go to who

@@ -14,6 +14,7 @@ from taut.compile._constants import scalar_constant
 from taut.compile._dims import free_symbols, plain, product
 from taut.compile._kernel_operands import memory_order
 from taut.compile._layout_ops import number
+from taut.compile._pointwise import Expressions
 from taut.compile._views import View, contiguous
 from taut.graph import Node, Ref, ScalarType, evaluate
 
@@ -47,13 +48,50 @@ def _embedding(lowering: Lowering, node: Node) -> View | None:
     table, indices = lowering.tensor(node.args[0]), lowering.tensor(chosen)
     if table.dtype != torch.float32 or indices.dtype != torch.int64 or table.rank != 2:
         return None
+    rows = _rows_of(lowering, lowering.contiguous(table), indices)
+    return contiguous(rows.buffer, (*indices.sizes, table.sizes[1]))
+
+
+def _indexed(lowering: Lowering, node: Node) -> View | None:
+    """Rows of a tensor of static length by one tensor of indices, of which negative ones count from the end."""
+    chosen = node.args[1]
+    first, *others = chosen if isinstance(chosen, tuple) and chosen else (None,)
+    if not isinstance(first, Ref) or any(item is not None for item in others):
+        return None
+    constants = lowering.graph.constant(node.args[0]), lowering.graph.constant(first)
+    if all(item is not None for item in constants):
+        return lowering.constant(torch.ops.aten.index(constants[0], [constants[1]]))
+    table, indices = lowering.tensor(node.args[0]), lowering.tensor(first)
+    length = table.sizes[0]
+    if table.dtype != torch.float32 or indices.dtype != torch.int64 or not isinstance(length, int):
+        return None
+    flat = lowering.contiguous(table).reshape((length, product(table.sizes[1:])))
+    assert flat is not None
+    rows = _rows_of(lowering, flat, _from_the_start(lowering, indices, length))
+    return contiguous(rows.buffer, (*indices.sizes, *table.sizes[1:]))
+
+
+def _from_the_start(lowering: Lowering, indices: View, length: int) -> View:
+    """Indices with `length` added to negative ones."""
+    constant = indices.buffer.constant
+    if constant is not None and bool((constant >= 0).all()):
+        return indices
+    made = Expressions([("operand", 0), ("constant", 0), ("cast", "int64", 1), ("lt", 0, 2), ("constant", length)])
+    made.entries += [("cast", "int64", 4), ("add", 0, 5), ("where", 3, 6, 0)]
+    target = contiguous(lowering.new(torch.int64, product(indices.sizes)), indices.sizes)
+    lowering.emit_map([indices], target, made)
+    return target
+
+
+def _rows_of(lowering: Lowering, table: View, indices: View) -> View:
+    """The rows of a contiguous matrix by indices."""
     indices = lowering.contiguous(indices)
     flat = indices.reshape((product(indices.sizes),))
     assert flat is not None
     buffer = lowering.new(table.dtype, plain(flat.sizes[0] * table.sizes[1]))
     rows = contiguous(buffer, (flat.sizes[0], table.sizes[1]))
-    lowering.emit(KernelStep("embedding", (lowering.contiguous(table), flat), (rows,), lowering.label))
-    return contiguous(buffer, (*indices.sizes, table.sizes[1]))
+    lowering.emit(KernelStep("embedding", (table, flat), (rows,), lowering.label))
+    return rows
 
 
 def _filled(lowering: Lowering, node: Node) -> View | None:
@@ -200,6 +238,7 @@ def _pad(lowering: Lowering, node: Node) -> View | None:
 _HANDLERS: dict[str, Callable[[Lowering, Node], View | None]] = {
     "embedding": _embedding,
     "index_select": _embedding,
+    "index": _indexed,
     "arange": _arange,
     "cat": _concatenate,
     "stack": _concatenate,

@@ -10,12 +10,14 @@ from types import MappingProxyType
 import sympy
 
 from taut.codegen import Recipe
-from taut.compile._block import Block, KernelStep, Region
+from taut.compile._block import Block, KernelStep, Region, TransferStep
 from taut.compile._checks import entry_checks
 from taut.compile._emit import Emitter, Tables
 from taut.compile._lowering import Lowering
 from taut.compile._memory import MemoryPlan, plan_memory
+from taut.compile._placement import check_devices, pinned_nodes, place
 from taut.compile._views import View
+from taut.cost import CostModel
 from taut.graph import Graph, Ref, map_tree
 from taut.runtime import Parameter, Program
 
@@ -35,6 +37,8 @@ class Lowered:
         instructions: for each function, for each step of its block, the number of the instruction that does the work.
         hint: the values of the symbols by which sizes were compared.
         avoided: nodes that run on ATen because their kernels could not be generated.
+        devices: logical devices of modules, by path.
+        tiles: what chose the tiles in place of the analytic rule.
     """
 
     graph: Graph
@@ -44,6 +48,13 @@ class Lowered:
     instructions: tuple[tuple[int, ...], ...]
     hint: Mapping[str, int]
     avoided: frozenset[tuple[str, int]] = frozenset()
+    devices: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    tiles: CostModel | None = None
+
+    @property
+    def transfers(self) -> int:
+        """How many tensors the code transfers between logical devices."""
+        return sum(isinstance(step, TransferStep) for block in self.blocks for step in block.steps)
 
     def recipes(self) -> dict[str, Recipe]:
         """The kernels to generate, by key."""
@@ -70,29 +81,40 @@ class Lowered:
         )
 
 
-def lower(graph: Graph, avoided: frozenset[tuple[str, int]] = frozenset()) -> Lowered:
+def lower(
+    graph: Graph,
+    avoided: frozenset[tuple[str, int]] = frozenset(),
+    devices: Mapping[str, int] = MappingProxyType({}),
+    tiles: CostModel | None = None,
+) -> Lowered:
     """Lower a graph.
 
     Args:
         graph: a captured model.
         avoided: nodes that run on ATen, with the names of their functions.
+        devices: logical devices of modules, by path; what lies in none goes where least is transferred.
+        tiles: chooses the tiles of kernels, as `compile_model` says.
 
     Raises:
+        ArgumentError: a device or module does not exist.
         GraphError: the graph needs what a program cannot express.
     """
+    check_devices(graph, devices)
     hint = typical_sizes(graph)
     blocks: list[Block | None] = []
 
-    def register(region: Graph, name: str, given: tuple[str, ...]) -> int:
+    def register(region: Graph, name: str, given: tuple[str, ...], around: int | None) -> int:
         number = len(blocks)
         blocks.append(None)
         here = frozenset(node for function, node in avoided if function == name)
-        blocks[number] = Lowering(region, name, hint, register, here, given).run()
+        pins = pinned_nodes(region, devices, around)
+        blocks[number] = place(Lowering(region, name, hint, register, here, given, pins, tiles).run())
         return number
 
-    register(graph, "main", ())
+    register(graph, "main", (), None)
     finished = [block for block in blocks if block is not None]
-    return assemble(graph, finished, [plan_memory(block, hint) for block in finished], hint, avoided)
+    made = assemble(graph, finished, [plan_memory(block, hint) for block in finished], hint, avoided)
+    return dataclasses.replace(made, devices=dict(devices), tiles=tiles)
 
 
 def assemble(
@@ -125,7 +147,7 @@ def assemble(
     parameters = tuple(
         Parameter(item.buffer.name, "tensor", item.dtype, tuple(_shown(size) for size in item.sizes))
         if isinstance(item, View)
-        else Parameter(f"number {position}", "int")
+        else Parameter(str(graph.nodes[graph.inputs[position]].args[0]), "int")
         for position, item in enumerate(main.inputs)
     )
     numbers = itertools.count()

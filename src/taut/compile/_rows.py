@@ -15,13 +15,17 @@ _REDUCTIONS = {
     "amin": "row_min",
     "linalg_vector_norm": "row_sum",
 }
+_MOMENTS = frozenset({"var", "std"})
 _SOFTMAX = frozenset({"softmax", "_softmax", "log_softmax", "_log_softmax"})
 _NORMS = frozenset({"layer_norm", "rms_norm"})
 
 
 def is_row(graph: Graph, node: Node) -> bool:
     """Whether `row_expression` knows the node."""
-    if not node.op.startswith("aten.") or node.op.split(".")[1] not in _REDUCTIONS.keys() | _SOFTMAX | _NORMS:
+    if (
+        not node.op.startswith("aten.")
+        or node.op.split(".")[1] not in _REDUCTIONS.keys() | _MOMENTS | _SOFTMAX | _NORMS
+    ):
         return False
     kinds = [graph.value_type(ref) for ref in node.inputs]
     if len(node.outputs) != 1 or any(not isinstance(kind, TensorType) or kind.dtype != torch.float32 for kind in kinds):
@@ -33,6 +37,8 @@ def is_row(graph: Graph, node: Node) -> bool:
         return False
     if node.op.startswith("aten.mean") and _may_be_empty(graph, [first.shape[i] for i in row_dimensions(graph, node)]):
         return False  # kernels take a division by 0 for 0
+    if node.op.split(".")[1] in _SOFTMAX and all(first.shape[axis] == 1 for axis in row_dimensions(graph, node)):
+        return False  # the exponent x - x would be 0 for NaN too
     try:
         row_expression(graph, node, Expressions(), lambda _: Value(0, torch.float32))
     except Unsupported:
@@ -52,6 +58,8 @@ def row_dimensions(graph: Graph, node: Node) -> tuple[int, ...]:
     kind = graph.value_type(node.inputs[0])
     rank = len(kind.shape) if isinstance(kind, TensorType) else 0
     name = node.op.split(".")[1]
+    if node.op in ("aten.var.default", "aten.std.default"):
+        return ()
     if name in _NORMS:
         shape = node.args[1]
         return tuple(range(rank - len(shape), rank)) if isinstance(shape, tuple) else ()
@@ -83,6 +91,8 @@ def row_expression(graph: Graph, node: Node, made: Expressions, operand: Operand
         if _argument(node, 1, "ord", 2) != 2:
             raise Unsupported(node.op)
         x = made.add("mul", x, x)
+    if name in _MOMENTS:
+        return Value(_moment(graph, node, made, x), torch.float32)
     reduced = made.add(_REDUCTIONS[name], x)
     if name == "linalg_vector_norm":
         reduced = made.add("sqrt", reduced)
@@ -93,7 +103,8 @@ def row_expression(graph: Graph, node: Node, made: Expressions, operand: Operand
 
 def keeps_dimensions(node: Node) -> bool:
     """Whether a reduction's result has size 1 where it reduced."""
-    return _argument(node, _after(node.op.split(".")[1]) + 1, "keepdim", False) is True
+    name = node.op.split(".")[1]
+    return _argument(node, 3 if name in _MOMENTS else _after(name) + 1, "keepdim", False) is True
 
 
 def _after(name: str) -> int:
@@ -103,7 +114,7 @@ def _after(name: str) -> int:
 
 def is_reduction(node: Node) -> bool:
     """Whether the result has one element for each row."""
-    return node.op.startswith("aten.") and node.op.split(".")[1] in _REDUCTIONS
+    return node.op.startswith("aten.") and node.op.split(".")[1] in _REDUCTIONS.keys() | _MOMENTS
 
 
 def _softmax(name: str, made: Expressions, x: int) -> int:
@@ -113,6 +124,29 @@ def _softmax(name: str, made: Expressions, x: int) -> int:
     if "log" in name:
         return made.add("sub", shifted, made.add("log", total))
     return made.add("mul", exponential, made.add("reciprocal", total))
+
+
+def _moment(graph: Graph, node: Node, made: Expressions, x: int) -> int:
+    """Variance or standard deviation, the sum of squares divided by the number of elements less a correction."""
+    given = int(_argument(node, 2, "unbiased", True) is not False)
+    correction = given if node.op.endswith(".dim") else node.keyword("correction", 1)
+    correction = 1 if correction is None else correction
+    if not isinstance(correction, (int, float)) or _least_count(graph, node) <= correction:
+        raise Unsupported(node.op)
+    count = _count(graph, node, made)
+    x = made.add("sub", x, made.add("div", made.add("row_sum", x), count))
+    free = made.add("sub", count, made.add("constant", float(correction)))
+    variance = made.add("div", made.add("row_sum", made.add("mul", x, x)), free)
+    return made.add("sqrt", variance) if node.op.startswith("aten.std") else variance
+
+
+def _least_count(graph: Graph, node: Node) -> int:
+    """The fewest elements that a row may have; 0 where the graph does not tell."""
+    kind = graph.value_type(node.inputs[0])
+    assert isinstance(kind, TensorType)
+    elements = product(plain(kind.shape[axis]) for axis in row_dimensions(graph, node))
+    lower = {name: limits.lower for name, limits in graph.symbols.items()}
+    return evaluate(elements, lower) if {str(symbol) for symbol in free_symbols(elements)} <= lower.keys() else 0
 
 
 def _norm(graph: Graph, node: Node, made: Expressions, x: int, operand: Operand) -> int:

@@ -15,7 +15,7 @@ from taut._files import check_new_folder, write_folder
 from taut.compile._callable import CallableProgram
 from taut.compile._generate import Progress, generate, library_of
 from taut.compile._model import CompiledModel
-from taut.errors import ArtefactError, BuildError
+from taut.errors import ArgumentError, ArtefactError, BuildError
 from taut.graph import Graph, InputChecker, Node, ScalarType, TensorType
 from taut.runtime import Parameter, Program, load_program, save_program
 from taut.runtime import load as load_executable
@@ -61,7 +61,11 @@ def save(
         ArgumentError: the path exists and `force` is False, or something else than a program is there.
         StorageError: it cannot be written; nothing is left behind.
     """
-    folder = Path(path)
+    if not isinstance(model, CallableProgram):
+        raise ArgumentError(
+            "model", type(model).__name__, expected="a compiled model", fix="compile it with taut.compile first"
+        )
+    folder = _path(path)
     check_program_destination(folder, force=force)
     notes = dict(model.program.notes)
     if isinstance(model, CompiledModel):
@@ -86,12 +90,13 @@ def load(path: str | Path, *, progress: Progress | None = None) -> CallableProgr
         The program, called like the original model.
 
     Raises:
+        ArgumentError: the path is none.
         ArtefactError: it is no program, or is truncated, tampered with or from a newer version.
         GraphError: the program is malformed; nothing of it has run then.
         MissingExtraError: it has kernels to generate, and the extra "compile" is not installed.
         BuildError: a kernel cannot be generated on this host.
     """
-    program = read_program(Path(path))
+    program = read_program(_path(path))
     built = generate(program, progress)
     if built.failed:
         key, reason = next(iter(built.failed.items()))
@@ -103,6 +108,12 @@ def load(path: str | Path, *, progress: Progress | None = None) -> CallableProgr
         )
     session = load_executable(program, library_of(program, built)).session()
     return CallableProgram(program, session, InputChecker(_signature(program.parameters)))
+
+
+def _path(path: object) -> Path:
+    if not isinstance(path, str | Path):
+        raise ArgumentError("path", path, expected="the path of a folder")
+    return Path(path)
 
 
 def read_program(path: Path) -> Program:

@@ -23,6 +23,7 @@ class Buffer:
         elements: how many it holds.
         constant: the tensor of a constant.
         name: for people.
+        device: the logical device whose memory it is.
     """
 
     kind: Literal["input", "constant", "arena", "storage"]
@@ -30,6 +31,7 @@ class Buffer:
     elements: Dim
     constant: torch.Tensor | None = None
     name: str = ""
+    device: int = 0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,6 +1,9 @@
 """Gradient exchange between the ranks of a training job: compressors, hooks, controllers, and when not to compress."""
 
+from taut.distributed._advice_page import bandwidth_text, link_text, milliseconds, ratio, render_advice
+from taut.distributed._advise import BANDWIDTHS, Advice, Prediction, Verdict, advise, predict, sweep
 from taut.distributed._attach import attach
+from taut.distributed._candidates import BASELINES, CANDIDATES
 from taut.distributed._communicator import Communicator
 from taut.distributed._compressor import Compressor, Gradient, Memory
 from taut.distributed._compressors import (
@@ -15,6 +18,7 @@ from taut.distributed._compressors import (
     RandomK,
     SignMajority,
     SparseAllReduce,
+    Threshold,
     TopK,
 )
 from taut.distributed._controller import Controller
@@ -33,8 +37,12 @@ from taut.distributed._handle import Handle
 from taut.distributed._lab import LinkLab, missing_for_lab
 from taut.distributed._local import LocalCommunicator, run_ranks
 from taut.distributed._local_ranks import LocalRanks
+from taut.distributed._probe import Measured, measure_group, probe_group, probe_host, time_collectives, time_encoder
 from taut.distributed._process_group import ProcessGroupCommunicator
+from taut.distributed._profile import Profile, read_profile
 from taut.distributed._state import average_states
+from taut.distributed._step_time import Cluster, EncodeCost, sent_bytes, step_seconds
+from taut.distributed._study import SetUp, run_study
 from taut.distributed._thresholds import (
     AccumulatedMagnitudes,
     CountedThreshold,
@@ -47,14 +55,21 @@ from taut.distributed._thresholds import (
 )
 from taut.distributed._traffic import Collective, Message, Traffic
 from taut.distributed._wire import Coding, gather_sparse, gather_uneven
+from taut.distributed._workload import Bucket, Workload, even_workload, measure_workload
 
 __all__ = [
+    "BANDWIDTHS",
+    "BASELINES",
+    "CANDIDATES",
     "Accordion",
     "AccordionBatchSize",
     "AccumulatedMagnitudes",
+    "Advice",
     "AlternatingPowerSGD",
     "BFloat16",
     "BatchSize",
+    "Bucket",
+    "Cluster",
     "Coding",
     "Collective",
     "Communicator",
@@ -63,6 +78,7 @@ __all__ = [
     "CostModelController",
     "CountedThreshold",
     "DeepGradientCompression",
+    "EncodeCost",
     "Fit",
     "Float16",
     "Gradient",
@@ -72,30 +88,56 @@ __all__ = [
     "LocalCommunicator",
     "LocalRanks",
     "Magnitudes",
+    "Measured",
     "Memory",
     "Message",
     "Moments",
     "NoCompression",
     "PowerSGD",
+    "Prediction",
     "ProcessGroupCommunicator",
+    "Profile",
     "QuantisedSGD",
     "RandomK",
     "RandomSchedule",
     "Replay",
+    "SetUp",
     "SignMajority",
     "SparseAllReduce",
     "StagedThreshold",
     "Static",
     "Statistics",
     "TensorMagnitudes",
+    "Threshold",
     "ThresholdEstimator",
     "TopK",
     "Traffic",
+    "Verdict",
     "WarmUp",
+    "Workload",
+    "advise",
     "attach",
     "average_states",
+    "bandwidth_text",
+    "even_workload",
     "gather_sparse",
     "gather_uneven",
+    "link_text",
+    "measure_group",
+    "measure_workload",
+    "milliseconds",
     "missing_for_lab",
+    "predict",
+    "probe_group",
+    "probe_host",
+    "ratio",
+    "read_profile",
+    "render_advice",
     "run_ranks",
+    "run_study",
+    "sent_bytes",
+    "step_seconds",
+    "sweep",
+    "time_collectives",
+    "time_encoder",
 ]

@@ -18,7 +18,7 @@ from taut.distributed._data_parallel import check_data_parallel, register_data_p
 from taut.distributed._exchange import Exchange
 from taut.distributed._handle import Handle
 from taut.distributed._process_group import ProcessGroupCommunicator
-from taut.distributed._sharded import check_sharded, register_sharded, sharded_names
+from taut.distributed._sharded import check_sharded, register_sharded, shard_group, sharded_names
 from taut.errors import ArgumentError, CommunicationError, TautError
 
 _ATTACHED: WeakKeyDictionary[torch.nn.Module, bool] = WeakKeyDictionary()
@@ -50,22 +50,23 @@ def attach(
             compressor does not work on it, or ranks differ in what they were given (both values are in the message).
         CommunicationError: another rank refused, or cannot be reached.
     """
-    levels = (compressor,) if isinstance(compressor, Compressor) else tuple(compressor)
     refusal: TautError | None = None
+    levels: tuple[Compressor, ...] = ()
     parameters: dict[str, torch.nn.Parameter] = {}
     try:
-        _check_levels(levels, controller)
+        levels = _checked_levels(compressor, controller)
         parameters = _checked_parameters(module, levels)
     except TautError as error:
         refusal = error
-    group, device = _own_group(module, process_group)
-    communicator = ProcessGroupCommunicator(group, device)
     try:
+        communicator = ProcessGroupCommunicator(*_own_group(module, process_group))
         agree(_configuration(levels, controller, parameters), refusal, communicator)
     except TautError:
         raise
     except RuntimeError as error:
-        raise CommunicationError(f"attach: the other ranks cannot be reached: {error}") from error
+        raise CommunicationError(
+            f"attach: the other ranks cannot be reached: {error}", fix="call attach on every rank"
+        ) from error
     communicator.sent = 0.0
     _ATTACHED[module] = True
     if isinstance(module, DistributedDataParallel):
@@ -79,16 +80,23 @@ def attach(
     return handle
 
 
-def _check_levels(levels: Sequence[Compressor], controller: Controller | None) -> None:
-    for level in levels:
-        if not isinstance(level, Compressor):
-            raise ArgumentError("compressor", level, expected="a compressor of taut.distributed, or a sequence of them")
+def _checked_levels(
+    compressor: Compressor | Sequence[Compressor], controller: Controller | None
+) -> tuple[Compressor, ...]:
+    levels = (compressor,) if isinstance(compressor, Compressor) else compressor
+    if not isinstance(levels, Sequence) or not all(isinstance(level, Compressor) for level in levels):
+        raise ArgumentError(
+            "compressor",
+            compressor,
+            expected="a compressor of taut.distributed, e.g. TopK(0.01), or a sequence of them",
+        )
     if not levels or (len(levels) > 1 and controller is None):
         raise ArgumentError(
             "compressor",
             list(levels),
             expected="one compressor, or several levels and a controller that chooses between them",
         )
+    return tuple(levels)
 
 
 def _checked_parameters(module: torch.nn.Module, levels: Sequence[Compressor]) -> dict[str, torch.nn.Parameter]:
@@ -121,6 +129,8 @@ def _own_group(
         )
     if process_group is None and isinstance(module, DistributedDataParallel):
         process_group = module.process_group
+    if process_group is None and isinstance(module, FSDPModule):
+        process_group = shard_group(module)
     shared = process_group or dist.group.WORLD
     backend = dist.get_backend(shared)
     device = torch.device("cuda", torch.cuda.current_device()) if backend == "nccl" else torch.device("cpu")

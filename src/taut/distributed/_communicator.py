@@ -6,6 +6,8 @@ from typing import Protocol
 
 import torch
 
+from taut.distributed._wire import Coding
+
 
 class Communicator(Protocol):
     """Collective operations of a group of ranks, called in the same order on each of them.
@@ -36,12 +38,15 @@ class Communicator(Protocol):
         """Give each rank its one-dimensional piece, of any length; returns what each rank has given to this one."""
         ...
 
-    def gather_sparse(self, indices: torch.Tensor, values: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def gather_sparse(
+        self, indices: torch.Tensor, values: torch.Tensor, *, coding: Coding = "plain"
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """The entries that each rank has kept.
 
         Args:
             indices: (kept,) int32, ascending.
             values: (kept,) float32 or bfloat16, as it is to travel.
+            coding: of the indices, the same on every rank.
 
         Returns:
             Indices and values of each rank; counts are exchanged first.

@@ -105,10 +105,12 @@ class Exchange:
         if self.controller is None:
             return
         failure: Exception | None = None
-        decided: dict[str, int] = {}
+        decided: Mapping[str, int] = {}
         try:
             # The others decide too, so that their controllers go through the same epochs; rank 0's decision counts.
-            decided = self._checked(self.controller.decide(epoch, learning_rate))
+            decided = self.controller.decide(epoch, learning_rate)
+            if self.communicator.rank == 0:
+                self._check(decided)
         except Exception as error:
             failure = error
         told = torch.zeros(len(self.levels) + 1, dtype=torch.int64)
@@ -125,7 +127,7 @@ class Exchange:
             raise CommunicationError("another rank's controller could not decide on the levels of this epoch")
         self.levels = dict(zip(self.levels, told[:-1].tolist(), strict=True))
 
-    def _checked(self, decided: Mapping[str, int]) -> dict[str, int]:
+    def _check(self, decided: Mapping[str, int]) -> None:
         for name, level in decided.items():
             if name not in self.levels:
                 raise ArgumentError("controller", name, expected="a decision on parameters of the module only")
@@ -134,4 +136,3 @@ class Exchange:
                 raise ArgumentError(
                     "controller", level, expected=f"a level between 0 and {last}, as many as there are compressors"
                 )
-        return dict(decided)

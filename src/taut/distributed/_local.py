@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 from taut.distributed._traffic import COUNT_BYTES, Message, sparse_gather
+from taut.distributed._wire import Coding, pack_entries
 
 Result = TypeVar("Result")
 
@@ -48,9 +49,8 @@ class LocalCommunicator:
 
     def all_gather_uneven(self, tensor: torch.Tensor) -> list[torch.Tensor]:
         """The one-dimensional tensors of all ranks, of any lengths."""
-        tensors = self._share(tensor.clone())
-        self.sent += (self.size - 1) * (COUNT_BYTES + max(_bytes(tensor) for tensor in tensors))
-        return tensors
+        self.sent += (self.size - 1) * (COUNT_BYTES + _bytes(tensor))
+        return self._share(tensor.clone())
 
     def all_to_all(self, pieces: list[torch.Tensor]) -> list[torch.Tensor]:
         """Give each rank its one-dimensional piece, of any length; returns what each rank has given to this one."""
@@ -58,12 +58,12 @@ class LocalCommunicator:
         self.sent += sum(given) - given[self.rank]
         return [theirs[self.rank] for theirs in self._share([piece.clone() for piece in pieces])]
 
-    def gather_sparse(self, indices: torch.Tensor, values: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def gather_sparse(
+        self, indices: torch.Tensor, values: torch.Tensor, *, coding: Coding = "plain"
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """The entries that each rank has kept: (kept,) int32 indices, ascending, and values as they travel."""
-        entries = self._share((indices.clone(), values.clone()))
-        kept = max(theirs[0].numel() for theirs in entries)
-        self.sent += sum(message.sent(self.size) for message in sparse_gather(kept, values.element_size()))
-        return entries
+        self.sent += sum(m.sent(self.size) for m in sparse_gather(pack_entries(indices, values, coding).numel()))
+        return self._share((indices.clone(), values.clone()))
 
     def _share(self, item: Any) -> list[Any]:
         self._slots[self.rank] = item

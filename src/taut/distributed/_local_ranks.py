@@ -115,19 +115,19 @@ class LocalRanks:
 
     def _collect(self, timeout: float) -> list[Any]:
         deadline = time.monotonic() + timeout
-        waiting = dict(zip(self._connections, range(len(self)), strict=True))
+        waiting: dict[Any, int] = dict(zip(self._connections, range(len(self)), strict=True))
         results: list[Any] = [None] * len(self)
         while waiting:
-            ready = wait(list(waiting), timeout=max(0.0, deadline - time.monotonic()))
+            ready: list[Any] = wait(list(waiting), timeout=max(0.0, deadline - time.monotonic()))
             if not ready:
                 raise MeasurementError(
                     f"rank {', '.join(map(str, waiting.values()))}: no answer within {timeout:g} s",
                     fix="use smaller messages, or a faster link",
                 )
             for connection in ready:
-                rank = waiting.pop(connection)  # pyright: ignore[reportArgumentType]
+                rank = waiting.pop(connection)
                 try:
-                    succeeded, value = connection.recv()  # pyright: ignore[reportAttributeAccessIssue]
+                    succeeded, value = connection.recv()
                 except (EOFError, ConnectionResetError) as error:
                     raise MeasurementError(f"rank {rank} has died") from error
                 if not succeeded:
@@ -150,7 +150,7 @@ def _serve(rank: int, ranks: int, place: Place, store: str, threads: int, connec
 
         torch.set_num_threads(threads)
         limit = datetime.timedelta(seconds=_COLLECTIVE_SECONDS)
-        dist.init_process_group("gloo", store=dist.FileStore(store, ranks), rank=rank, world_size=ranks, timeout=limit)
+        dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=ranks, timeout=limit)
         dist.barrier()
     except Exception:
         connection.send((False, _last_lines()))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 
-from taut.distributed._traffic import COUNT_BYTES, Message
+from taut.distributed._traffic import COUNT_BYTES, Message, sparse_gather
+from taut.distributed._wire import Coding, gather_packed, gather_uneven, pack_entries
 
 
 class ProcessGroupCommunicator:
@@ -35,7 +36,10 @@ class ProcessGroupCommunicator:
         """Replace a tensor by its sum over ranks."""
         if tensor.numel() and self.size > 1:
             self._count("all_reduce", tensor)
-            dist.all_reduce(tensor, group=self._group)
+            there = self._reachable(tensor)
+            dist.all_reduce(there, group=self._group)
+            if there is not tensor:
+                tensor.copy_(there)
 
     def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensors of all ranks, (ranks, *shape)."""
@@ -47,10 +51,8 @@ class ProcessGroupCommunicator:
 
     def all_gather_uneven(self, tensor: torch.Tensor) -> list[torch.Tensor]:
         """The one-dimensional tensors of all ranks, of any lengths; counts are exchanged first."""
-        lengths = self.all_gather(torch.tensor([tensor.numel()], device=self._device)).flatten().tolist()
-        padded = tensor.new_zeros(max(lengths))
-        padded[: tensor.numel()] = tensor
-        return [row[:length] for row, length in zip(self.all_gather(padded), lengths, strict=True)]
+        self.sent += (self.size - 1) * (COUNT_BYTES + tensor.numel() * tensor.element_size())
+        return gather_uneven(self._reachable(tensor.contiguous()), self._group)
 
     def all_to_all(self, pieces: list[torch.Tensor]) -> list[torch.Tensor]:
         """Give each rank its one-dimensional piece, of any length; returns what each rank has given to this one."""
@@ -65,23 +67,26 @@ class ProcessGroupCommunicator:
         dist.all_to_all_single(received, torch.cat(pieces), lengths, given, group=self._group)
         return list(received.split(lengths))
 
-    def gather_sparse(self, indices: torch.Tensor, values: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def gather_sparse(
+        self, indices: torch.Tensor, values: torch.Tensor, *, coding: Coding = "plain"
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """The entries that each rank has kept.
 
         Args:
             indices: (kept,) int32, ascending.
             values: (kept,) float32 or bfloat16, as it is to travel.
+            coding: of the indices, the same on every rank.
 
         Returns:
             Indices and values of each rank; counts are exchanged first.
         """
-        packed = torch.cat([indices.view(torch.uint8), values.view(torch.uint8)])
-        width = indices.element_size() + values.element_size()
-        entries = []
-        for row in self.all_gather_uneven(packed):
-            split = row.numel() // width * indices.element_size()
-            entries.append((row[:split].view(torch.int32), row[split:].view(values.dtype)))
-        return entries
+        packed = pack_entries(indices, values, coding)
+        self.sent += sum(message.sent(self.size) for message in sparse_gather(packed.numel()))
+        return gather_packed(packed, indices.numel(), values.dtype, self._group, coding=coding)
+
+    def _reachable(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor, on the device if the backend knows no other: NCCL takes none of the CPU."""
+        return tensor.to(self._device) if self._device.type == "cuda" else tensor
 
     def _count(self, collective: str, tensor: torch.Tensor) -> None:
         size = tensor.numel() * tensor.element_size()

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.fsdp._fully_shard._fsdp_api import ReduceScatter
+from torch.distributed.fsdp._fully_shard._fsdp_common import FSDPMeshInfo
+from torch.distributed.fsdp._fully_shard._fsdp_param_group import FSDPParamGroup
 
 from taut.distributed._compressor import Compressor, Gradient
 from taut.distributed._data_parallel import check_parameters
 from taut.distributed._handle import Handle, wait
 from taut.errors import ArgumentError
-
-if TYPE_CHECKING:
-    from torch.distributed.fsdp._fully_shard._fsdp_param_group import FSDPParamGroup
-from torch.distributed.fsdp._fully_shard._fsdp_api import ReduceScatter
 
 _ROOT = "(root)"
 
@@ -38,23 +37,31 @@ def check_sharded(module: torch.nn.Module, levels: Sequence[Compressor]) -> dict
                 fix="take NoCompression, Float16, BFloat16, TopK or another with shardable = True, "
                 "or train with DistributedDataParallel",
             )
+    sharers = set()
     for name, group in _groups(module):
-        if group is None:
-            raise ArgumentError(
-                f"module {name}", "several groups of parameters", expected="one group in each sharded module"
-            )
+        if group is None or not isinstance(group.mesh_info, FSDPMeshInfo):
+            raise ArgumentError(f"module {name}", "several meshes or none", expected="one mesh to be sharded over")
+        sharers.add(tuple(dist.get_process_group_ranks(group.mesh_info.shard_process_group)))
+    if len(sharers) != 1:
+        raise ArgumentError("module", sorted(sharers), expected="all of its parameters shared by the same ranks")
     named = dict(module.named_parameters())
     check_parameters(named)
     return {name: parameter for name, parameter in named.items() if parameter.requires_grad}
 
 
+def shard_group(module: torch.nn.Module) -> dist.ProcessGroup:
+    """The ranks that share the parameters of a sharded module."""
+    meshes = (group.mesh_info for _, group in _groups(module) if group is not None)
+    return next(mesh.shard_process_group for mesh in meshes if isinstance(mesh, FSDPMeshInfo))
+
+
 def sharded_names(module: torch.nn.Module) -> dict[str, torch.Size]:
     """The flat gradients that a sharded module exchanges: the names of sharded modules and sizes with padding."""
     shapes = {}
+    ranks = shard_group(module).size()
     for name, group in _groups(module):
         if group is None:
             continue
-        ranks = group.mesh_info.mesh.size(-1)
         elements = sum(_padded(parameter._orig_size, ranks) for parameter in group.fsdp_params)
         shapes[name] = torch.Size([elements])
     return shapes

@@ -76,7 +76,7 @@ def average_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _check(exchange: Exchange, state: Mapping[str, Any], shapes: Mapping[str, torch.Size]) -> None:
-    if not isinstance(state, Mapping) or not set(state) >= _KEYS:
+    if not isinstance(state, Mapping) or not set(state) >= _KEYS or not _well_formed(state):
         raise ArtefactError("this is no state of a gradient exchange", expected="what handle.state_dict() gave")
     if state["version"] > _VERSION:
         raise VersionError(
@@ -107,6 +107,16 @@ def _check(exchange: Exchange, state: Mapping[str, Any], shapes: Mapping[str, to
         )
     if exchange.controller is not None and state["controller"] is None:
         raise ArtefactError("the state has no controller, and this exchange has one")
+
+
+def _well_formed(state: Mapping[str, Any]) -> bool:
+    memory = state["memory"]
+    tensors = isinstance(memory, Mapping) and all(
+        isinstance(kept, Mapping) and all(isinstance(tensor, torch.Tensor) for tensor in kept.values())
+        for kept in memory.values()
+    )
+    numbers = all(isinstance(state[key], int | float) for key in ("version", "steps", "sent", "dense"))
+    return tensors and numbers and isinstance(state["levels"], Mapping)
 
 
 def _cloned(memory: Mapping[str, Mapping[str, torch.Tensor]]) -> Memory:

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 Collective: TypeAlias = Literal["all_reduce", "all_gather", "all_to_all"]
 
 COUNT_BYTES = 8
-INDEX_BYTES = 4
+SPARSE_COUNT_BYTES = 24  # entries, bytes and form
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +45,6 @@ class Traffic:
         return sum(message.sent(ranks) for message in self.messages)
 
 
-def sparse_gather(kept: float, value_bytes: int) -> tuple[Message, Message]:
-    """The messages of `Communicator.gather_sparse`: the counts, then indices and values.
-
-    Args:
-        kept: entries of each rank.
-        value_bytes: of one value as it travels.
-    """
-    return Message("all_gather", COUNT_BYTES), Message("all_gather", kept * (INDEX_BYTES + value_bytes))
+def sparse_gather(size: float) -> tuple[Message, Message]:
+    """The messages of `Communicator.gather_sparse`: the counts, then the bytes of each rank's indices and values."""
+    return Message("all_gather", SPARSE_COUNT_BYTES), Message("all_gather", size)

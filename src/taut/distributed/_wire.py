@@ -1,25 +1,40 @@
 """Uneven messages between the ranks of a process group: each travels once to each peer, with no padding.
 
 Gloo refuses to gather tensors of uneven sizes, and its sparse all-reduce sends 64-bit indices and merges them on the
-way. Here the lengths are exchanged first; then every rank sends its bytes straight to each of the others.
+way. Here every rank sends its bytes straight to each of the others.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Literal, TypeAlias
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple, TypeAlias
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
 
-import taut.kernels as kernels
 from taut.errors import ArgumentError, CommunicationError
+from taut.kernels import decode_indices, encode_indices
 
 Coding: TypeAlias = Literal["plain", "compact"]
 """How indices travel: as int32, or as coded differences (about 9 bits each where 1 % of the entries are sent)."""
 
 _CODINGS: tuple[Coding, ...] = ("plain", "compact")
+_HEADER = 24  # bytes: length of the content, entries, form
+_LEAST_ROOM = 2**16
+_DTYPES = (
+    torch.uint8,
+    torch.int8,
+    torch.int16,
+    torch.int32,
+    torch.int64,
+    torch.float16,
+    torch.bfloat16,
+    torch.float32,
+    torch.float64,
+)
 _MOST_ELEMENTS = 2**31 - 1
 _BLOCK, _BLOCK_HEADER = 512, 4.0  # indices a block of their code; its header and, on average, filling, in bytes
 _VALUE_TYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -30,13 +45,22 @@ def gather_uneven(tensor: torch.Tensor, group: dist.ProcessGroup | None = None) 
 
     Args:
         tensor: (length,), contiguous.
-        group: the ranks; the default group if None.
+        group: the ranks; the default group if None. Nobody else uses it meanwhile.
 
     Returns:
         The tensors by rank; this rank's own is `tensor` itself.
+
+    Raises:
+        ArgumentError: the tensor is not one-dimensional, or not of real numbers.
+        CommunicationError: ranks disagree on the dtype.
     """
-    lengths = [length for (length,) in _gather_counts([tensor.numel()], tensor.device, group)]
-    return _exchange(tensor, lengths, group)
+    if tensor.dtype not in _DTYPES or tensor.ndim != 1:
+        raise ArgumentError("tensor", f"{tensor.dtype} {tuple(tensor.shape)}", expected="(length,) real numbers")
+    rows = _peers(group).exchange(tensor.view(torch.uint8), tensor.numel(), _DTYPES.index(tensor.dtype))
+    _check_forms(rows, lambda form: str(_DTYPES[form]).removeprefix("torch."))
+    gathered = [row.content.view(tensor.dtype) for row in rows]
+    gathered[dist.get_rank(group)] = tensor
+    return gathered
 
 
 def gather_sparse(
@@ -46,12 +70,12 @@ def gather_sparse(
     *,
     coding: Coding = "plain",
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """The sparse entries of all ranks. Two rounds: the counts, then one message that holds indices and values.
+    """The sparse entries of all ranks; indices and values travel in one message.
 
     Args:
         indices: (kept,) int32, ascending, no two equal.
         values: (kept,) float32, bfloat16 or float16, as they are to travel.
-        group: the ranks; the default group if None.
+        group: the ranks; the default group if None. Nobody else uses it meanwhile.
         coding: of the indices; the same on every rank.
 
     Returns:
@@ -62,27 +86,38 @@ def gather_sparse(
         CommunicationError: ranks disagree on the coding or the dtype of values.
         KernelError: coded indices that have arrived cannot be decoded.
     """
+    return gather_packed(pack_entries(indices, values, coding), indices.numel(), values.dtype, group, coding=coding)
+
+
+def pack_entries(indices: torch.Tensor, values: torch.Tensor, coding: Coding = "plain") -> torch.Tensor:
+    """The message of a rank in `gather_sparse`, (bytes,) uint8.
+
+    Raises:
+        ArgumentError: the tensors do not fit together, or the coding is unknown.
+    """
     _check(indices, values, coding)
-    kept, width = indices.numel(), values.element_size()
-    coded = indices if coding == "plain" else kernels.encode_indices(indices, _MOST_ELEMENTS)
+    size = values.numel() * values.element_size()
+    coded = indices if coding == "plain" else encode_indices(indices, _MOST_ELEMENTS)
     # Values first, since coded indices may be of any length, and filled up, since int32 indices have to be aligned.
-    filling = values.new_zeros(_aligned(kept * width) // width - kept)
-    packed = torch.cat([values.view(torch.uint8), filling.view(torch.uint8), coded.view(torch.uint8)])
-    form = _CODINGS.index(coding) * len(_VALUE_TYPES) + _VALUE_TYPES.index(values.dtype)
-    counts = _gather_counts([kept, packed.numel(), form], indices.device, group)
-    forms = {one[2] for one in counts}
-    if len(forms) > 1:
-        described = ", ".join(f"rank {rank} {_describe(one[2])}" for rank, one in enumerate(counts))
-        raise CommunicationError(f"sparse entries travel in different forms: {described}", expected="one form")
-    rows = _exchange(packed, [one[1] for one in counts], group)
+    filling = values.new_zeros((_aligned(size) - size) // values.element_size())
+    return torch.cat([values.view(torch.uint8), filling.view(torch.uint8), coded.view(torch.uint8)])
+
+
+def gather_packed(
+    packed: torch.Tensor, kept: int, dtype: torch.dtype, group: dist.ProcessGroup | None, *, coding: Coding
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The sparse entries of all ranks, as `gather_sparse`, where this rank's are packed already."""
+    form = _CODINGS.index(coding) * len(_VALUE_TYPES) + _VALUE_TYPES.index(dtype)
+    rows = _peers(group).exchange(packed, kept, form)
+    _check_forms(rows, _describe)
     entries = []
-    for row, (count, _, _) in zip(rows, counts, strict=True):
-        split = count * width
-        theirs = row[_aligned(split) :]
-        found = theirs.view(torch.int32) if coding == "plain" else kernels.decode_indices(theirs, _MOST_ELEMENTS)
-        if found.numel() != count:
-            raise CommunicationError(f"{found.numel()} indices have arrived with {count} values")
-        entries.append((found, row[:split].view(values.dtype)))
+    for row in rows:
+        split = row.entries * dtype.itemsize
+        theirs = row.content[_aligned(split) :]
+        found = theirs.view(torch.int32) if coding == "plain" else decode_indices(theirs, _MOST_ELEMENTS)
+        if found.numel() != row.entries:
+            raise CommunicationError(f"{found.numel()} indices have arrived with {row.entries} values")
+        entries.append((found, row.content[:split].view(dtype)))
     return entries
 
 
@@ -106,34 +141,98 @@ def coded_bits(share: float) -> float:
     return best + 8 * _BLOCK_HEADER / _BLOCK
 
 
+class _Row(NamedTuple):
+    """What a rank has sent: the number of entries, how they are written, and the bytes."""
+
+    entries: int
+    form: int
+    content: torch.Tensor
+
+
+class _Peers:
+    """The other ranks of a group.
+
+    Over Gloo a message takes one round: a receiver knows from earlier messages how much room to offer, and the message
+    says how long it is; only one that has outgrown that room is announced first. Other backends want to know the
+    lengths, and get them in a round of their own.
+    """
+
+    def __init__(self, group: dist.ProcessGroup) -> None:
+        # The dictionary of all groups must not keep this one alive.
+        self._shared = weakref.ref(group)
+        self._rank, self._ranks = dist.get_rank(group), dist.get_world_size(group)
+        self._room = [_LEAST_ROOM] * self._ranks if dist.get_backend(group) == "gloo" else None
+
+    @property
+    def _group(self) -> dist.ProcessGroup | None:
+        return self._shared()
+
+    def exchange(self, content: torch.Tensor, count: int, form: int) -> list[_Row]:
+        """Give bytes, their number of entries and their form to every rank; returns those of all ranks."""
+        if self._ranks == 1:
+            return [_Row(count, form, content)]
+        header = torch.tensor([content.numel(), count, form], dtype=torch.int64).view(torch.uint8).to(content.device)
+        message = torch.cat([header, content])
+        if self._room is None:
+            lengths = message.new_empty(self._ranks * _HEADER)
+            dist.all_gather_single(lengths, header, group=self._group)
+            headers = list(lengths.split(_HEADER))
+            contents = self._send(message[_HEADER:], [_parsed(one)[0] for one in headers])
+            return [_Row(*_parsed(one)[1:], content) for one, content in zip(headers, contents, strict=True)]
+        announced = message if message.numel() <= self._room[self._rank] else message[:_HEADER]
+        rows = self._send(announced, self._room)
+        lengths = [_parsed(row)[0] for row in rows]
+        outgrown = [_HEADER + size > room for size, room in zip(lengths, self._room, strict=True)]
+        contents = [row[_HEADER : _HEADER + size] for row, size in zip(rows, lengths, strict=True)]
+        if any(outgrown):
+            late = self._send(message[_HEADER:], [size * grown for size, grown in zip(lengths, outgrown, strict=True)])
+            contents = [new if grown else old for new, old, grown in zip(late, contents, outgrown, strict=True)]
+        # Sender and receiver have seen the same messages, so that both come to the same room.
+        self._room = [max(room, 2 * (_HEADER + size)) for room, size in zip(self._room, lengths, strict=True)]
+        return [_Row(*_parsed(row)[1:], content) for row, content in zip(rows, contents, strict=True)]
+
+    def _send(self, tensor: torch.Tensor, rooms: Sequence[int]) -> list[torch.Tensor]:
+        """Give a tensor to every other rank that has room; rooms: for the message of each rank, 0 for none."""
+        received = [tensor if rank == self._rank else tensor.new_empty(room) for rank, room in enumerate(rooms)]
+        # Each rank begins with its next neighbour, so that no link carries the messages of all at once.
+        operations = []
+        for distance in range(1, self._ranks):
+            source, target = (self._rank - distance) % self._ranks, (self._rank + distance) % self._ranks
+            if rooms[source]:
+                operations.append(dist.P2POp(dist.irecv, received[source], group=self._group, group_peer=source))
+            if rooms[self._rank]:
+                operations.append(dist.P2POp(dist.isend, tensor, group=self._group, group_peer=target))
+        for work in dist.batch_isend_irecv(operations) if operations else ():
+            work.wait()
+        return received
+
+
+_PEERS: WeakKeyDictionary[dist.ProcessGroup, _Peers] = WeakKeyDictionary()
+
+
+def _peers(group: dist.ProcessGroup | None) -> _Peers:
+    shared = group or dist.group.WORLD
+    if shared is None:
+        raise CommunicationError("no ranks", fix="torch.distributed.init_process_group()")
+    found = _PEERS.get(shared)
+    if found is None:
+        found = _PEERS[shared] = _Peers(shared)
+    return found
+
+
 def _aligned(size: int) -> int:
     return (size + 3) // 4 * 4
 
 
-def _gather_counts(counts: Sequence[int], device: torch.device, group: dist.ProcessGroup | None) -> list[list[int]]:
-    ranks = dist.get_world_size(group)
-    if ranks == 1:
-        return [list(counts)]
-    gathered = torch.empty((ranks, len(counts)), dtype=torch.int64, device=device)
-    dist.all_gather_single(gathered.view(-1), torch.tensor(counts, dtype=torch.int64, device=device), group=group)
-    return gathered.tolist()
+def _parsed(row: torch.Tensor) -> tuple[int, int, int]:
+    length, count, form = row[:_HEADER].view(torch.int64).tolist()
+    return length, count, form
 
 
-def _exchange(tensor: torch.Tensor, lengths: Sequence[int], group: dist.ProcessGroup | None) -> list[torch.Tensor]:
-    """Give a tensor to every other rank; lengths: of theirs, by rank."""
-    rank, ranks = dist.get_rank(group), len(lengths)
-    received = [tensor if peer == rank else tensor.new_empty(length) for peer, length in enumerate(lengths)]
-    # Each rank begins with its next neighbour, so that no link carries the messages of all at once.
-    operations = []
-    for distance in range(1, ranks):
-        source, target = (rank - distance) % ranks, (rank + distance) % ranks
-        if lengths[source]:
-            operations.append(dist.P2POp(dist.irecv, received[source], group=group, group_peer=source))
-        if lengths[rank]:
-            operations.append(dist.P2POp(dist.isend, tensor, group=group, group_peer=target))
-    for work in dist.batch_isend_irecv(operations) if operations else ():
-        work.wait()
-    return received
+def _check_forms(rows: Sequence[_Row], describe: Callable[[int], str]) -> None:
+    if len({row.form for row in rows}) > 1:
+        described = ", ".join(f"rank {rank} {describe(row.form)}" for rank, row in enumerate(rows))
+        raise CommunicationError(f"messages travel in different forms: {described}", expected="one form")
 
 
 def _check(indices: torch.Tensor, values: torch.Tensor, coding: str) -> None:

@@ -18,6 +18,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 from taut.errors import ArgumentError, ExportError, TautError
+from taut.graph._composite import is_settled
 from taut.graph._explain import explain_failure, specialised_dimensions
 from taut.graph._guards import guards_of, ranges_of, without_zero_and_one
 from taut.graph._lower import Lowering
@@ -61,14 +62,7 @@ def capture(
         _check_arguments(model, args, kwargs)
         program = _export(model, args, kwargs, dynamic_shapes)
     specialised = specialised_dimensions(program, dynamic_shapes)
-    try:
-        with _quiet():
-            decomposed = program.run_decompositions(decomposition_table())
-    except TautError:
-        raise
-    except Exception as error:
-        raise explain_failure(error) from error
-    graph = without_zero_and_one(_lower(decomposed))
+    graph = without_zero_and_one(_lower(program if is_settled(program) else _decomposed(program)))
     notes = tuple(Guard(sympy.true, note) for note in specialised)
     graph = dataclasses.replace(graph, guards=(*guards_of(program, graph), *graph.guards, *notes))
     validate(graph)
@@ -111,6 +105,16 @@ def _export(
         torch.backends.mha.set_fastpath_enabled(fast_path)
         for module, training in modes:
             module.training = training
+
+
+def _decomposed(program: ExportedProgram) -> ExportedProgram:
+    try:
+        with _quiet():
+            return program.run_decompositions(decomposition_table())
+    except TautError:
+        raise
+    except Exception as error:
+        raise explain_failure(error) from error
 
 
 def _apart(inputs: Any) -> Any:

@@ -12,6 +12,7 @@ import torch
 from torch import fx
 
 from taut.errors import ExportError, GraphError
+from taut.graph._composite import expand
 from taut.graph._policy import resolve
 from taut.graph._rewrite import Builder
 from taut.graph._symbols import Translation
@@ -36,6 +37,7 @@ class Lowering:
         self.builder = Builder()
         self.values: dict[fx.Node, Argument] = {}
         self.origin: dict[str, Any] = {}
+        self.sizes: dict[sympy.Basic, Argument] = {}
 
     def region(self) -> Graph:
         """The module as a region: each placeholder becomes an input."""
@@ -83,7 +85,10 @@ class Lowering:
         keywords = {name: self.argument(value) for name, value in node.kwargs.items()}
         if op in DROPPED:
             return
-        if is_identity(op, args, tuple(keywords)):
+        composite = expand(self, node, op, args)
+        if composite is not None:
+            self.values[node] = composite
+        elif is_identity(op, args, tuple(keywords)):
             self.values[node] = args[0]
         elif op.startswith(("aten._assert_scalar", "aten._assert_async")):
             holds, *texts = args

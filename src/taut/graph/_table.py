@@ -14,13 +14,13 @@ aten = torch.ops.aten
 
 # Compound operators without one good kernel of their own. Whatever is not listed stays as exported: linear, conv,
 # scaled_dot_product_attention, layer_norm, gelu, lstm and the like keep their fused ATen kernels.
-_DECOMPOSED = (aten.einsum.default, aten.kron.default, aten.t.default, aten.rsub.Scalar, aten.rsub.Tensor)
+DECOMPOSED = (aten.einsum.default, aten.kron.default, aten.t.default, aten.rsub.Scalar, aten.rsub.Tensor)
 
 
 def decomposition_table() -> dict[torch._ops.OperatorBase, Callable]:
     """The decompositions that capture runs, by operator."""
     known = torch.export.default_decompositions()
-    return {operator: known[operator] for operator in _DECOMPOSED}
+    return {operator: known[operator] for operator in DECOMPOSED}
 
 
 # The same values whatever the memory layout of the input: a pass may change layouts without making these fail.

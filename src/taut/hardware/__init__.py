@@ -1,5 +1,6 @@
 """Models of hardware: the links between hosts."""
 
+from taut.hardware._fit import DRAWS, Fit, fit_times
 from taut.hardware._links import (
     FORMS,
     CollectiveForm,
@@ -11,11 +12,14 @@ from taut.hardware._links import (
 )
 
 __all__ = [
+    "DRAWS",
     "FORMS",
     "CollectiveForm",
     "CollectiveTiming",
+    "Fit",
     "LinkModel",
     "fit_links",
+    "fit_times",
     "measured_bandwidth",
     "ring_all_reduce",
 ]

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from taut.errors import ArgumentError, MeasurementError
+from taut.hardware._fit import DRAWS, fit_times
 
 _COEFFICIENTS = 4
-_DRAWS = 64
+_LEAST_JUDGED = 2**16
 _GOODPUT = 1448 / 1514  # of TCP over Ethernet: what is left of a full packet without its headers
 
 
@@ -70,7 +71,9 @@ class CollectiveTiming:
 
 @dataclass(frozen=True)
 class LinkModel:
-    """Fitted costs of collectives. A collective of `n` bytes takes
+    """Fitted costs of collectives.
+
+    A collective of `n` bytes takes
 
         fixed + latency * rounds + (software * crowding + per_link / bandwidth) * n * share,
 
@@ -136,7 +139,9 @@ class LinkModel:
                 raise ArgumentError(name, one, expected="the lists coefficients and scatter") from error
             fitting = rows.ndim == 2 and rows.shape[1] == _COEFFICIENTS and factors.shape == rows.shape[:1]
             if not fitting or not len(rows) or not np.isfinite(rows).all() or not np.isfinite(factors).all():
-                raise ArgumentError(name, str(rows.shape), expected="finite rows of four coefficients and a factor each")
+                raise ArgumentError(
+                    name, str(rows.shape), expected="finite rows of four coefficients and a factor each"
+                )
             if (rows < 0).any() or (factors <= 0).any():
                 raise ArgumentError(name, float(rows.min()), expected="coefficients of at least 0, factors above 0")
             coefficients[name], scatter[name] = rows, factors
@@ -148,7 +153,7 @@ def ring_all_reduce(size: float, ranks: int, bandwidth: float, latency: float = 
     return 2 * latency * (ranks - 1) + 2 * size * (ranks - 1) / (ranks * bandwidth)
 
 
-def fit_links(timings: Sequence[CollectiveTiming], *, draws: int = _DRAWS, seed: int = 0) -> LinkModel:
+def fit_links(timings: Sequence[CollectiveTiming], *, draws: int = DRAWS, seed: int = 0) -> LinkModel:
     """Fit the costs of each collective, in relative error, with coefficients of at least 0.
 
     Draws come from resampling the timings with replacement; each set-up (size, ranks, bandwidth) keeps its number.
@@ -169,22 +174,16 @@ def fit_links(timings: Sequence[CollectiveTiming], *, draws: int = _DRAWS, seed:
         if len({timing.size for timing in own}) < 2:
             raise MeasurementError(f"{collective}: timings of one size only", expected="two sizes or more")
         rows = np.array([_row(collective, one.size, one.ranks, one.bandwidth, one.crowding) for one in own])
+        # Gradients travel in large messages, over links where there are any.
+        linked = any(one.bandwidth is not None for one in own)
+        largest = max(one.size for one in own)
+        judged = [one.size >= min(_LEAST_JUDGED, largest) and (one.bandwidth is not None) >= linked for one in own]
         seconds = np.array([timing.seconds for timing in own])
-        if not (seconds > 0).all() or not np.isfinite(seconds).all():
-            raise MeasurementError(f"{collective}: a time that is not positive")
-        cells: dict[tuple[float, int, float | None], list[int]] = {}
-        for place, one in enumerate(own):
-            cells.setdefault((one.size, one.ranks, one.bandwidth), []).append(place)
-        medians = np.array([[*rows[places[0]], np.median(seconds[places])] for places in cells.values()])
-        estimate = _solve(medians[:, :-1], medians[:, -1])
-        generator = np.random.default_rng(seed)
-        fits = [estimate]
-        for _ in range(draws):
-            drawn = [generator.choice(places, len(places)) for places in cells.values()]
-            fits.append(_solve(medians[:, :-1], np.array([np.median(seconds[one]) for one in drawn])))
-        errors = medians[:, -1] / np.maximum(medians[:, :-1] @ estimate, 1e-12)
-        coefficients[collective] = np.array(fits)
-        scatter[collective] = np.concatenate([[1.0], generator.choice(errors, draws)])
+        fit = fit_times(rows, seconds, judged=np.array(judged), draws=draws, seed=seed)
+        found = fit.coefficients
+        if not rows[:, 3].any():
+            found[:, 3] = 1 / _GOODPUT  # no link was measured: what the headers of full packets take
+        coefficients[collective], scatter[collective] = found, fit.scatter
     return LinkModel(coefficients, scatter)
 
 
@@ -214,25 +213,3 @@ def _row(collective: str, size: float, ranks: int, bandwidth: float | None, crow
     sent = size * share
     # The processor is shared by the ranks of a core, the fixed part and the rounds as well.
     return np.array([crowding, crowding * rounds, crowding * sent, 0.0 if bandwidth is None else sent / bandwidth])
-
-
-def _solve(rows: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    from scipy.optimize import least_squares
-
-    used = (rows != 0).any(axis=0)
-    weighted = rows[:, used] / seconds[:, None]
-    scale = np.maximum(np.abs(weighted).max(axis=0), 1e-300)
-
-    def residuals(x: np.ndarray) -> np.ndarray:
-        return weighted / scale @ x - 1
-
-    start = np.full(used.sum(), 1.0 / used.sum())
-    # A soft loss: one disturbed set-up does not bend the line for the others.
-    found = least_squares(
-        residuals, start, jac=lambda _: weighted / scale, bounds=(0, np.inf), loss="soft_l1", f_scale=0.05
-    )
-    result = np.zeros(rows.shape[1])
-    result[used] = found.x / scale
-    if not used[3]:
-        result[3] = 1 / _GOODPUT  # never measured: what the headers of full packets take
-    return result

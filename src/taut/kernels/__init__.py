@@ -41,6 +41,7 @@ from taut.kernels._selection import (
     top_k,
 )
 from taut.kernels._triton import pack_triton_vector_linear, triton_vector_linear
+from taut.kernels._triton_selection import triton_select_above, triton_top_k
 from taut.kernels._vector_linear import pack_vector_linear, vector_linear
 
 __all__ = [
@@ -76,6 +77,8 @@ __all__ = [
     "select_above",
     "small_linear",
     "top_k",
+    "triton_select_above",
+    "triton_top_k",
     "triton_vector_linear",
     "unpack_majority",
     "vector_convolution",

@@ -17,7 +17,7 @@ _MOST_ELEMENTS = 2**31 - 1
 _library = torch.library.Library("taut", "FRAGMENT")
 _library.define("scatter_add(Tensor(a!) dense, Tensor indices, Tensor values, float scale) -> ()")
 _library.define("pack_signs(Tensor x) -> Tensor")
-_library.define("unpack_majority(Tensor packed, SymInt length, float scale) -> Tensor")
+_library.define("unpack_majority(Tensor packed, Tensor(a!) out, float scale) -> ()")
 _library.define("quantise_stochastic(Tensor x, int bits, int seed) -> (Tensor, Tensor)")
 _library.define("dequantise_add(Tensor(a!) dense, Tensor codes, Tensor steps, int bits, float scale) -> ()")
 _library.define("encode_indices(Tensor indices, SymInt length) -> Tensor")
@@ -62,25 +62,31 @@ def pack_signs(x: Tensor) -> Tensor:
     return torch.ops.taut.pack_signs.default(x)
 
 
-def unpack_majority(packed: Tensor, length: int, scale: float = 1.0) -> Tensor:
+def unpack_majority(packed: Tensor, length: int, scale: float = 1.0, *, out: Tensor | None = None) -> Tensor:
     """Decode the sign that most ranks voted for: `scale`, `-scale`, or 0 where the vote is split.
 
     Args:
         packed: `(ranks, ceil(length / 8))` uint8, contiguous, a row from `pack_signs` of each rank.
         length: number of elements.
         scale: rounded to float32.
+        out: float32, `length` elements, contiguous: where to write.
 
     Returns:
-        `(length,)` float32.
+        `out`, or a new tensor `(length,)` float32.
 
     Raises:
         KernelError: an argument is not as above.
 
     Source: Bernstein et al., "signSGD: Compressed Optimisation for Non-Convex Problems" (2018), with majority vote.
     """
-    _check(packed=packed)
     _check_length(length)
-    return torch.ops.taut.unpack_majority.default(packed, length, scale)
+    if out is None:
+        out = torch.empty(length)
+    _check(packed=packed, out=out)
+    if out.numel() != length:
+        raise KernelError(f"out: has {out.numel()} elements", expected=f"{length}, the length")
+    torch.ops.taut.unpack_majority.default(packed, out, scale)
+    return out
 
 
 def quantise_stochastic(x: Tensor, bits: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -188,10 +194,8 @@ def _run_pack_signs(x: Tensor) -> Tensor:
     return packed
 
 
-def _run_unpack_majority(packed: Tensor, length: int, scale: float) -> Tensor:
-    y = _describe_majority(packed, length, scale)
-    _native.unpack_majority(packed, scale, y, torch.get_num_threads())
-    return y
+def _run_unpack_majority(packed: Tensor, out: Tensor, scale: float) -> None:
+    _native.unpack_majority(packed, scale, out, torch.get_num_threads())
 
 
 def _run_quantise_stochastic(x: Tensor, bits: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -223,10 +227,6 @@ def _describe_signs(x: Tensor) -> Tensor:
     return x.new_empty((x.numel() + 7) // 8, dtype=torch.uint8)
 
 
-def _describe_majority(packed: Tensor, length: int, scale: float) -> Tensor:
-    return packed.new_empty(length, dtype=torch.float32)
-
-
 def _describe_codes(x: Tensor, bits: int, seed: int) -> tuple[Tensor, Tensor]:
     codes = x.new_empty((x.numel() * bits + 7) // 8, dtype=torch.uint8)
     return codes, x.new_empty((x.numel() + QUANTISE_BLOCK - 1) // QUANTISE_BLOCK)
@@ -242,7 +242,7 @@ def _describe_dynamic(dtype: torch.dtype):
 for _name, _run, _describe in (
     ("scatter_add", _run_scatter_add, _describe_nothing),
     ("pack_signs", _run_pack_signs, _describe_signs),
-    ("unpack_majority", _run_unpack_majority, _describe_majority),
+    ("unpack_majority", _run_unpack_majority, _describe_nothing),
     ("quantise_stochastic", _run_quantise_stochastic, _describe_codes),
     ("dequantise_add", _run_dequantise_add, _describe_nothing),
     ("encode_indices", _run_encode_indices, _describe_dynamic(torch.uint8)),

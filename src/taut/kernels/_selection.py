@@ -6,7 +6,7 @@ vanishes. Results have the same bits on every instruction set and thread count.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -24,20 +24,21 @@ _library.define("accumulate_and_select_top_k(Tensor gradient, Tensor(a!) residua
 _library.define(
     "accumulate_moments(Tensor gradient, Tensor(a!) residual, bool log, bool histogram) -> (Tensor, Tensor)"
 )
-_library.define("exceedance_moments(Tensor x, float threshold) -> Tensor")
+_library.define("exceedance_moments(Tensor x, float threshold, bool log) -> Tensor")
 _library.define(
     "select_above(Tensor(a!) residual, float threshold, SymInt capacity, bool clear) -> (Tensor, Tensor, Tensor)"
 )
 
 
-class Moments(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Moments:
     """Moments of some magnitudes, computed in float64.
 
     Attributes:
         count: how many there are.
         mean: 0 where there are none, like the second moment and the maximum.
         second: mean of their squares.
-        mean_log: mean of the natural logarithms of those that are not 0; NaN unless asked for.
+        mean_log: mean of the natural logarithms of those that are not 0, 0 where there are none; NaN unless asked for.
         maximum: the largest.
         nonzero: how many are not 0.
         histogram: `(MAGNITUDE_BINS,)` int32, how many there are in each bin; None unless asked for.
@@ -112,18 +113,19 @@ def accumulate_moments(gradient: Tensor, residual: Tensor, *, log: bool = False,
     return _to_moments(moments, bins if histogram else None)
 
 
-def exceedance_moments(x: Tensor, threshold: float) -> Moments:
+def exceedance_moments(x: Tensor, threshold: float, *, log: bool = False) -> Moments:
     """Take the moments of `|x| - threshold` over the entries with `|x| > threshold`; NaN counts as one.
 
     Args:
         x: float32 of any shape, contiguous.
-        threshold: finite, 0 or more.
+        threshold: 0 or more.
+        log: take the mean logarithm too, that of `|x|` itself.
 
     Raises:
         KernelError: an argument is not as above.
     """
     _check(x=x)
-    return _to_moments(torch.ops.taut.exceedance_moments.default(x, threshold), None)
+    return _to_moments(torch.ops.taut.exceedance_moments.default(x, threshold, log), None)
 
 
 def select_above(
@@ -135,7 +137,7 @@ def select_above(
 
     Args:
         residual: float32 of any shape, contiguous, changed in place.
-        threshold: finite, 0 or more.
+        threshold: 0 or more.
         capacity: most entries to take, 0 or more.
         clear: whether to set them to 0.
 
@@ -191,8 +193,8 @@ def _run_accumulate_moments(gradient: Tensor, residual: Tensor, log: bool, histo
     return torch.tensor(moments, dtype=torch.float64), bins
 
 
-def _run_exceedance_moments(x: Tensor, threshold: float) -> Tensor:
-    return torch.tensor(_native.exceedance_moments(x, threshold, torch.get_num_threads()), dtype=torch.float64)
+def _run_exceedance_moments(x: Tensor, threshold: float, log: bool) -> Tensor:
+    return torch.tensor(_native.exceedance_moments(x, threshold, log, torch.get_num_threads()), dtype=torch.float64)
 
 
 def _run_select_above(residual: Tensor, threshold: float, capacity: int, clear: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -216,7 +218,7 @@ def _describe_moments(gradient: Tensor, residual: Tensor, log: bool, histogram: 
     return residual.new_empty(6, dtype=torch.float64), bins
 
 
-def _describe_exceedance(x: Tensor, threshold: float) -> Tensor:
+def _describe_exceedance(x: Tensor, threshold: float, log: bool) -> Tensor:
     return x.new_empty(6, dtype=torch.float64)
 
 

@@ -11,6 +11,7 @@ from taut.errors import KernelError
 from taut.kernels._checks import check_inference, check_vector_weights
 from taut.kernels._triton_layout import STEP, VECTOR
 from taut.kernels._triton_layout import pack_triton_vector_linear as _pack
+from taut.kernels._triton_load import load_kernels
 
 _ROWS = STEP // 2 + STEP // VECTOR // 2
 _FIX = "pass what pack_triton_vector_linear returned, with the inputs of that layer, on one device"
@@ -57,16 +58,7 @@ def triton_vector_linear(
         KernelError: triton is not installed, shapes, dtypes or devices do not fit, or a gradient is asked for.
     """
     _check(x, packed, gammas, bias, activation)
-    try:
-        from taut.kernels import _triton_vector_linear as kernels
-    except ImportError as error:
-        raise KernelError(
-            f"triton cannot be imported: {error}",
-            expected="triton, which comes with builds of torch for CUDA",
-            fix="install a build of torch for CUDA, or use the CPU kernel vector_linear",
-        ) from error
-    if not (x.is_cuda or kernels.interpreting()):
-        raise KernelError(f"x: is on {x.device}", expected="a CUDA tensor", fix="use vector_linear on the CPU")
+    kernels = load_kernels("_triton_vector_linear", x, "vector_linear")
     flat = x.reshape(-1, x.shape[-1]).contiguous()
     return kernels.launch(flat, packed, gammas, bias, activation).view(*x.shape[:-1], gammas.numel())
 

@@ -57,7 +57,7 @@ class Incumbent:
 
     Attributes:
         graph: what the passes made.
-        steps: the passes; with a program the last is `COMPILE`.
+        steps: the passes; with a program the last is `COMPILE`, with the schedule as its option if it has one.
         threads: to run on.
         prepared: what was done to the weights between the passes.
         program: what runs in place of an interpreter of the graph.

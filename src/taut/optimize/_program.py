@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from taut.compile import CompiledModel
 from taut.errors import TautError
-from taut.optimize._compiled import COMPILE, compile_graph, described, suited
+from taut.optimize._compiled import COMPILE, compile_graph, described, propose_schedule, suited
 from taut.optimize._planner import GRAPH, Incumbent, Steps, Trial, stored_bytes
 from taut.transform import PASSES, apply_recipe
 
 if TYPE_CHECKING:
     from taut.optimize._search import Search
 
+_SCHEDULING = 0.08
+"""The share of the budget in which schedules are compared before the best of them meets what was kept."""
+_NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 _UNTIL = 0.9
 """The share of the budget that is spent when this is done."""
 
@@ -69,9 +74,38 @@ def _try_on(search: Search, trial: Trial, kept: Incumbent, steps: Steps) -> bool
     return True
 
 
-def compiled(kept: Incumbent, program: CompiledModel) -> Incumbent:
+def try_scheduled(search: Search) -> None:
+    """Measure the program that was kept on several workers, where a schedule promises to pay."""
+    kept, workers = search.incumbent, search.settings.threads[-1]
+    before = next((trial for trial in search.trials if trial.name == COMPILE and trial.status == "kept"), None)
+    if kept.program is None or before is None or workers < 2 or search.spent > search.settings.budget * _UNTIL:
+        return
+    search.say(f"looking for a schedule on {workers} workers")
+    try:
+        found = propose_schedule(
+            kept.program, search.workload.batches[0], workers, _SCHEDULING * search.settings.budget
+        )
+    except TautError as error:
+        before.summary = f"{before.summary}; no schedule on {workers} workers: {error.message}"
+        return
+    if found is None:
+        before.summary = f"{before.summary}; no schedule on {workers} workers is surely faster"
+        return
+    program, options = found
+    trial = dataclasses.replace(before, options=options, comparison=None, quality=None, reason="", status="not_tried")
+    trial.summary = f"{described(program)}; its steps run on {workers} workers"
+    search.trials.append(trial)
+    candidate = dataclasses.replace(kept, steps=(*kept.steps[:-1], (COMPILE, options)), program=program)
+    trial.threads = (kept.threads, candidate.threads)
+    search.say(f"trying the compiled program on {workers} workers")
+    if search.measure(trial, candidate, kept, until=_UNTIL):
+        search.incumbent = candidate
+        before.status, before.reason = "rejected", f"{before.reason}; it is faster on {workers} workers"
+
+
+def compiled(kept: Incumbent, program: CompiledModel, options: Mapping[str, Any] = _NO_OPTIONS) -> Incumbent:
     """The program of an incumbent's graph in its place."""
-    made = dataclasses.replace(kept, steps=(*kept.steps, (COMPILE, {})), program=program)
+    made = dataclasses.replace(kept, steps=(*kept.steps, (COMPILE, dict(options))), program=program)
     return dataclasses.replace(made, threads=1) if runs_on_one_thread(made) else made
 
 

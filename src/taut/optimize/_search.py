@@ -12,7 +12,14 @@ import torch
 
 from taut.errors import TautError
 from taut.graph import Graph, Interpreter
-from taut.optimize._compiled import COMPILE, COMPILE_TITLE, compile_graph, described, without_compiling
+from taut.optimize._compiled import (
+    COMPILE,
+    COMPILE_TITLE,
+    compile_graph,
+    described,
+    on_workers,
+    without_compiling,
+)
 from taut.optimize._peers import measure_peer
 from taut.optimize._planner import (
     GRAPH,
@@ -25,7 +32,7 @@ from taut.optimize._planner import (
     size_change,
     stored_bytes,
 )
-from taut.optimize._program import compiled, runs_on_one_thread, try_compiled
+from taut.optimize._program import compiled, runs_on_one_thread, try_compiled, try_scheduled
 from taut.optimize._quality import Judge, Quality
 from taut.optimize._recipe import Preparation
 from taut.optimize._settings import Progress, Settings
@@ -115,6 +122,7 @@ class Search:
         if self.settings.wants(THREADS):
             self._choose_threads()
         try_compiled(self)
+        try_scheduled(self)
         self._prove()
         self.trials += [measure_peer(self, name) for name in self.settings.peers]
 
@@ -127,14 +135,14 @@ class Search:
         """
         self.begin()
         self.say("applying the recipe")
-        passes, ends_compiled = without_compiling(steps)
+        passes, options = without_compiling(steps)
         self.adopt(*apply_recipe(self.base, passes), threads=threads)
-        if ends_compiled:
+        if options is not None:
             self.say("compiling")
             with self.off_the_clock():
-                program = compile_graph(self.incumbent.graph)
-            self.incumbent = compiled(self.incumbent, program)
-            trial = Trial(COMPILE, COMPILE_TITLE, status="kept", reason="named by the recipe")
+                program = on_workers(compile_graph(self.incumbent.graph), options)
+            self.incumbent = compiled(self.incumbent, program, options)
+            trial = Trial(COMPILE, COMPILE_TITLE, status="kept", reason="named by the recipe", options=options)
             trial.summary = described(program)
             self.trials.append(trial)
         self.finish(threads)

@@ -7,11 +7,11 @@ from typing import Any
 
 from taut.compile import CompiledModel
 from taut.cost import thread_count
-from taut.errors import BuildError, KernelError
+from taut.errors import BuildError, KernelError, TautError
 from taut.graph import Graph, Interpreter
 from taut.optimize import _compiled
 from taut.optimize._bundle import read_bundle
-from taut.optimize._compiled import compile_graph, without_compiling
+from taut.optimize._compiled import compile_graph, on_workers, without_compiling
 from taut.optimize._recipe import Recipe
 from taut.optimize._report import Report
 from taut.stats import available_cores
@@ -25,7 +25,7 @@ class Session:
         recipe: the passes that made it and its thread count.
         report: what was measured when it was made.
         program: the compiled program that runs in place of an interpreter of the graph, or None.
-        note: why there is none although the recipe asks for one; empty otherwise.
+        note: why there is none, or none on several workers, although the recipe asks for one; empty otherwise.
     """
 
     def __init__(
@@ -65,12 +65,17 @@ def load(path: str | Path) -> Session:
         ArtefactError: it is no bundle, or is truncated, tampered with or from a newer version.
     """
     graph, recipe, report = read_bundle(Path(path))
-    if not without_compiling(recipe.passes)[1]:
+    options = without_compiling(recipe.passes)[1]
+    if options is None:
         return Session(graph, recipe, report)
     missing = _compiled.missing_for_compiling()
     if missing:
         return Session(graph, recipe, report, note=f"interpreted, not compiled: {missing}")
     try:
-        return Session(graph, recipe, report, compile_graph(graph))
+        program = compile_graph(graph)
     except (BuildError, KernelError) as error:
         return Session(graph, recipe, report, note=f"interpreted, not compiled: {error.message}")
+    try:
+        return Session(graph, recipe, report, on_workers(program, options))
+    except TautError as error:
+        return Session(graph, recipe, report, program, note=f"on one worker: {error.message}")

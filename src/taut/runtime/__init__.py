@@ -1,9 +1,21 @@
 """The program format, its verifier and the native virtual machine that runs it."""
 
 from taut.runtime._disassemble import disassemble
-from taut.runtime._executable import Executable, InstructionTime, Library, Session, SharedLibrary, Span, load, verify
+from taut.runtime._executable import (
+    Executable,
+    InstructionTime,
+    Library,
+    Session,
+    SharedLibrary,
+    Span,
+    load,
+    regions_run_alone,
+    verify,
+    worker_seconds,
+)
 from taut.runtime._native import Object
 from taut.runtime._program import (
+    DEVICE_COUNT,
     DTYPES,
     MAX_RANK,
     MAX_WORKERS,
@@ -19,6 +31,7 @@ from taut.runtime._program import (
 from taut.runtime._storage import load_program, program_hash, save_program
 
 __all__ = [
+    "DEVICE_COUNT",
     "DTYPES",
     "MAX_RANK",
     "MAX_WORKERS",
@@ -41,6 +54,8 @@ __all__ = [
     "load",
     "load_program",
     "program_hash",
+    "regions_run_alone",
     "save_program",
     "verify",
+    "worker_seconds",
 ]

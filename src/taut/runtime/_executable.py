@@ -15,6 +15,7 @@ from taut.errors import ArgumentError, GraphError, TautError
 from taut.graph import Graph, Interpreter, Ref, Tree
 from taut.runtime._native import _vm
 from taut.runtime._program import DTYPES, MAX_RANK, MAX_WORKERS, Function, Kernel, Parameter, Program
+from taut.runtime._races import check_races
 
 _UNLIMITED = 2**62
 _NUMBERS = {dtype: number for number, dtype in enumerate(DTYPES)}
@@ -141,6 +142,19 @@ class Session:
         return self._native.time(repeats, *inputs)
 
 
+def regions_run_alone() -> int:
+    """How many parallel regions of programs this process has run on the caller's thread alone.
+
+    The workers were with another call then, or rested after they had to share their cores with other processes.
+    """
+    return _vm.refused_leases()
+
+
+def worker_seconds() -> float:
+    """CPU seconds that the workers of this process have used so far, those in which they waited for work included."""
+    return _vm.worker_nanoseconds() * 1e-9
+
+
 class Executable:
     """A verified program, ready to run.
 
@@ -228,7 +242,7 @@ def _load(program: Program, library: Library | None) -> _vm.Executable:
         if leaf.output != 0 or not 0 <= leaf.node < results:
             raise GraphError(f"the outputs refer to result {leaf.node}", expected=f"one of {results} results")
     fallbacks = [_Fallback(graph) for graph in program.fallbacks]
-    return _vm.load(
+    loaded = _vm.load(
         [_function(function) for function in program.functions],
         [_parameter(parameter) for parameter in program.parameters],
         [_constant(number, tensor) for number, tensor in enumerate(program.constants)],
@@ -237,6 +251,8 @@ def _load(program: Program, library: Library | None) -> _vm.Executable:
         list(program.messages),
         lambda number, inputs: fallbacks[number](inputs),
     )
+    check_races(program)  # of a program that is well-formed
+    return loaded
 
 
 class _Fallback:

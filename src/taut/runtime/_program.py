@@ -67,7 +67,7 @@ class Opcode(enum.IntEnum):
     APPEND = 23  # r r_object r: object with one more field
     COPY = 24  # r r: elements of the second into the first, of equal shape and dtype; strides may differ
     TRANSFER = 25  # r r device: copy of the second on a device; other operations stay on one device
-    PLACE = 26  # r device: says where the ALLOC or NEW just before it puts its tensor; device 0 without this
+    PLACE = 26  # r device: says where the ALLOC, NEW or CONSTANT just before it has its tensor; else 0 without this
     FILL = 27  # r s: heap[s] into each element of a tensor
     PARALLEL = 28  # n tasks: the next instructions on several workers; a task is: instructions worker n task...
     LEVELS = 29  # r r_nodes s r_object n cases: the nodes of a tree by height and case; a case is: tag n field...
@@ -121,6 +121,8 @@ DTYPES: tuple[torch.dtype, ...] = (
 
 MAX_RANK = 8
 MAX_WORKERS = 256
+DEVICE_COUNT = 2
+"""Logical devices; both are this host."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

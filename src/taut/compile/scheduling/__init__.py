@@ -2,6 +2,7 @@
 
 from taut.compile.scheduling._merge import Mergeable, merge_convolutions, mergeable
 from taut.compile.scheduling._page import chrome_trace, draw_timeline, render_schedule, summary
+from taut.compile.scheduling._queues import propose_queues, with_queues
 from taut.compile.scheduling._report import (
     CandidateTime,
     ScheduleReport,
@@ -25,8 +26,10 @@ __all__ = [
     "draw_timeline",
     "merge_convolutions",
     "mergeable",
+    "propose_queues",
     "render_schedule",
     "schedule",
     "schedule_of",
     "summary",
+    "with_queues",
 ]

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from taut.compile._block import Block
 from taut.compile._dependences import dependences
-from taut.compile._parallel import Item, Part, Queues, Schedule, Stages, list_schedule
-from taut.compile.interop import Timeline, exact_schedule, lower_bound
-from taut.compile.interop import list_schedule as moldable_schedule
-from taut.compile.scheduling._operators import Operators
+from taut.compile._fastest_schedule import candidates
+from taut.compile._parallel import Item, Part, Queues, Schedule, Stages
+from taut.compile.interop import Timeline, exact_schedule, list_schedule, lower_bound
+from taut.compile.scheduling._operators import Operators, operators_of
 
-HAND_OFF = 2e-7
-"""Seconds from the end of a step on one worker to the start of another's."""
-_TRANSFER = 1 / 2e10
 _MOST_EXACT = 40
 _NODES = 200_000
 
 
-def step_table(block: Block, durations: Sequence[float], split: Mapping[int, float], workers: int) -> NDArray[np.float64]:
+def step_table(
+    block: Block, durations: Sequence[float], split: Mapping[int, float], workers: int
+) -> NDArray[np.float64]:
     """Seconds of each step on 1 to `workers` workers, infinite where it was not measured so: (steps, workers)."""
     table = np.full((len(block.steps), workers), np.inf)
     table[:, 0] = durations
@@ -31,7 +30,13 @@ def step_table(block: Block, durations: Sequence[float], split: Mapping[int, flo
 
 
 def barrier_free(
-    block: Block, operators: Operators, durations: Sequence[float], split: Mapping[int, float], workers: int
+    block: Block,
+    operators: Operators,
+    durations: Sequence[float],
+    split: Mapping[int, float],
+    workers: int,
+    *,
+    exact: bool = False,
 ) -> dict[str, Schedule]:
     """Schedules in which a step starts when those that it depends on are done, by name.
 
@@ -41,20 +46,15 @@ def barrier_free(
         durations: seconds of each step on one worker.
         split: seconds of steps that can run on all workers.
         workers: how many there are.
+        exact: whether results must stay the same bit for bit.
     """
-    large = dict.fromkeys(split, workers)
-    found: dict[str, Schedule] = {
-        "list": list_schedule(block, durations, workers, hand_off=HAND_OFF, transfer=_TRANSFER)
-    }
-    if large:
-        found["split"] = list_schedule(
-            block, durations, workers, hand_off=HAND_OFF, transfer=_TRANSFER, parts=large
-        )
     table = operator_table(block, operators, durations, split, workers)
-    exact = len(operators.graph) <= _MOST_EXACT
-    made = exact_schedule(operators.graph, table, node_limit=_NODES) if exact else moldable_schedule(operators.graph, table)
-    found["exact" if exact and made.optimal else "moldable"] = _queues(operators, made, large, workers)
-    return found
+    if len(operators.graph) <= _MOST_EXACT:
+        made = exact_schedule(operators.graph, table, node_limit=_NODES)
+    else:
+        made = list_schedule(operators.graph, table)
+    shortest = "shortest" if made.optimal else "moldable"
+    return candidates(block, durations, workers, exact=exact) | {shortest: _queues(operators, made, split, workers)}
 
 
 def operator_table(
@@ -71,16 +71,15 @@ def operator_table(
     return table
 
 
-def bound(
-    block: Block, operators: Operators, durations: Sequence[float], split: Mapping[int, float], workers: int
-) -> tuple[float, float]:
-    """Seconds of the critical path, and of the work shared evenly, if steps could be split without any loss."""
+def bound(block: Block, durations: Sequence[float], split: Collection[int], workers: int) -> tuple[float, float]:
+    """Seconds of the critical path, and of the work shared evenly, if the steps in `split` could be split for free."""
+    steps = operators_of(block, durations, light=0.0)
     even = {step: durations[step] / workers for step in split}
-    found = lower_bound(operators.graph, operator_table(block, operators, durations, even, workers))
+    found = lower_bound(steps.graph, operator_table(block, steps, durations, even, workers))
     return found.critical_path, found.work_by_workers
 
 
-def _queues(operators: Operators, made: Timeline, large: Mapping[int, int], workers: int) -> Queues:
+def _queues(operators: Operators, made: Timeline, large: Collection[int], workers: int) -> Queues:
     queues: list[list[Item]] = [[] for _ in range(workers)]
     for slot in made.slots:
         for step in operators.steps[slot.operator]:
@@ -111,7 +110,7 @@ def predicted(block: Block, schedule: Schedule | None, durations: Sequence[float
     return _simulated(block, schedule, seconds)
 
 
-def _simulated(block: Block, schedule: Queues, seconds) -> float:  # noqa: ANN001
+def _simulated(block: Block, schedule: Queues, seconds: Callable[[Item], float]) -> float:
     before = dependences(block)
     ends: dict[Item, float] = {}
     items: dict[int, set[Item]] = {}

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from taut.compile._undisturbed import TimedSession, time_sessions
 from taut.compile.scheduling._plan import Candidate
 from taut.compile.scheduling._report import Verdict
 from taut.stats import compare
 
-_ROUNDS = 12
-_BLOCK = 2e-3
+_SAMPLES = 30
 _ALPHA = 0.01
 _MIN_EFFECT = 0.01
 
@@ -39,10 +40,10 @@ def choose(
     Args:
         candidates: the sequential program first.
         inputs: of a call.
-        budget: seconds for the pairs.
+        budget: seconds for the turns, and again for the pairs.
         progress: told the share that is done.
     """
-    times = take_turns(candidates, inputs)
+    times = take_turns(candidates, inputs, budget)
     first, others = candidates[0], candidates[1:]
     if not others:
         return Choice(first, times, None)
@@ -55,24 +56,22 @@ def choose(
         budget=budget,
         progress=lambda _, elapsed: progress(min(1.0, elapsed / budget)),
     )
-    verdict = Verdict(
-        best.name, result.verdict, result.ratio, result.low, result.high, result.confidence, result.pairs
-    )
+    low, high = (end if 0 < end < math.inf else None for end in (result.low, result.high))
+    verdict = Verdict(best.name, result.verdict, result.ratio, low, high, result.confidence, result.pairs)
     return Choice(best if result.verdict == "faster" else first, times, verdict)
 
 
-def take_turns(candidates: Sequence[Candidate], inputs: Sequence[Any]) -> dict[str, float]:
-    """Seconds of a call of each, the least of several means."""
-    repeats = {}
-    for one in candidates:
-        one.session.time(inputs, 2)
-        repeats[one.name] = max(1, int(_BLOCK / max(one.session.time(inputs, 2), 1e-7)))
-    times: dict[str, float] = {}
-    for _ in range(_ROUNDS):
-        for one in candidates:
-            seconds = one.session.time(inputs, repeats[one.name])
-            times[one.name] = min(seconds, times.get(one.name, seconds))
-    return times
+def take_turns(candidates: Sequence[Candidate], inputs: Sequence[Any], seconds: float) -> dict[str, float]:
+    """Seconds of a call of each, the least of blocks in which every thread had a core, if there were any.
+
+    Args:
+        candidates: in any order.
+        inputs: of a call.
+        seconds: wall seconds to spend at most.
+    """
+    timed = {one.name: TimedSession(one.session, inputs, one.threads) for one in candidates}
+    time_sessions(timed, _SAMPLES, seconds)
+    return {name: min(own.times()) for name, own in timed.items()}
 
 
 def _call(candidate: Candidate, inputs: Sequence[Any]) -> Callable[[], object]:

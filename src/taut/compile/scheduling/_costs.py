@@ -14,6 +14,7 @@ from taut.compile._measured_schedule import build_parts, session_of
 from taut.compile._parallel import Item, Part, Stages, apply_schedule, schedulable
 from taut.compile._program import Lowered
 from taut.compile._split import can_split, split_step
+from taut.compile._undisturbed import TimedSession
 from taut.compile._views import Buffer, View
 from taut.errors import ArgumentError
 
@@ -23,8 +24,7 @@ Groups = tuple[tuple[Item, ...], ...]
 _COLD_BYTES = 32 << 20
 _MOST_COPIES = 8
 _FEWEST_COPIES = 3
-_SHORTEST_BLOCK = 2e-4
-_FEWEST, _MOST = 5, 24
+_FEWEST, _MOST = 4, 40
 _AGREEMENT = 1.02
 
 
@@ -32,7 +32,8 @@ class StageCosts:
     """What stages cost, measured once each.
 
     A stage is repeated on copies of its data, so that weights come from the level of the cache where they lie in the
-    whole program and a barrier is paid for each. The figure is the least of a few means, more where they disagree.
+    whole program and a barrier is paid for each. The figure is the least of a few
+    blocks in which every thread had a core, more where they disagree.
 
     Args:
         lowered: a sequential program with static sizes.
@@ -93,14 +94,13 @@ class StageCosts:
         copies = self._copies(stages)
         lowered, schedule = _alone(self._lowered, stages, copies, self.workers)
         session = session_of(apply_schedule(lowered, schedule), self.built)
-        once = session.time((), 2)
-        repeats = max(1, int(_SHORTEST_BLOCK / max(once, 1e-7)))
-        found: list[float] = []
-        while len(found) < _MOST:
-            found.append(session.time((), repeats) / copies)
-            if len(found) >= _FEWEST and sorted(found)[1] <= _AGREEMENT * min(found):
+        wide = max(len({position % self.workers for position in range(len(stage))}) for stage in stages)
+        timed = TimedSession(session, (), wide)
+        for _ in range(_MOST):
+            timed.time()
+            if len(timed.undisturbed) >= _FEWEST and _agree(timed.undisturbed):
                 break
-        return min(found)
+        return min(timed.times()) / copies
 
     def _copies(self, stages: Sequence[Groups]) -> int:
         block = self._lowered.blocks[0]
@@ -114,9 +114,12 @@ class StageCosts:
         return max(_FEWEST_COPIES, min(_MOST_COPIES, -(-self._resident // size))) if size else _FEWEST_COPIES
 
 
+def _agree(times: Sequence[float]) -> bool:
+    return sorted(times)[1] <= _AGREEMENT * min(times)
+
+
 def split_stages(steps: Sequence[int], parts: Mapping[int, int]) -> list[Groups]:
-    """Steps one after the other, those in `parts` in so many parts at the same time; neighbours that are whole stay
-    together."""
+    """Steps one after the other, those in `parts` in so many parts at the same time; whole neighbours stay together."""
     made: list[Groups] = []
     whole: list[int] = []
     for step in [*steps, None]:
@@ -137,8 +140,7 @@ def can_split_built(block: Block, step: int, parts: int, built: Built) -> bool:
         return False
     pieces = split_step(block.steps[step], parts)
     return all(
-        isinstance(piece, KernelStep)
-        and (not isinstance(piece.kernel, Recipe) or piece.kernel.key in built.symbols)
+        isinstance(piece, KernelStep) and (not isinstance(piece.kernel, Recipe) or piece.kernel.key in built.symbols)
         for piece in pieces
     )
 
@@ -173,7 +175,7 @@ def _alone(lowered: Lowered, stages: Sequence[Groups], copies: int, workers: int
 
 
 class _Moved:
-    """Steps on buffers of their own; constants are copied for `fresh` ones, whatever else is read becomes a constant."""
+    """Steps on buffers of their own; `fresh` ones copy constants, and whatever else is read becomes a constant."""
 
     def __init__(self, written: set[Buffer], *, fresh: bool) -> None:
         self._written = written

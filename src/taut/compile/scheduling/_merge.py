@@ -126,7 +126,11 @@ def _mergeable(graph: Graph, node: Node) -> Mergeable | None:
     shapes = [graph.value_type(node.args[0]), node.outputs[0]]
     sizes = [kind.shape[1:] for kind in shapes if isinstance(kind, TensorType)]
     up, down, left, right = window.padding
-    if len(sizes) != 2 or not all(isinstance(size, int) for shape in sizes for size in shape) or (up, left) != (down, right):
+    if (
+        len(sizes) != 2
+        or not all(isinstance(size, int) for shape in sizes for size in shape)
+        or (up, left) != (down, right)
+    ):
         return None
     users = graph.users[node.id]
     user = graph.nodes[users[0]] if graph.uses(node.id) == 1 and users else None

@@ -13,7 +13,7 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto
        background: #fff; overflow-wrap: anywhere; }
 table { border-collapse: collapse; width: 100%; } caption { text-align: left; font-weight: 600; padding: .5rem 0; }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid #ccc; text-align: right; vertical-align: top; }
-th { white-space: nowrap; } td.name { text-align: left; } th.name { text-align: left; }
+th, td { white-space: nowrap; } td.name { white-space: normal; } td.name { text-align: left; } th.name { text-align: left; }
 .wide { overflow-x: auto; } figure { margin: 1rem 0; } figcaption { font-weight: 600; }
 svg { width: 100%; height: auto; } svg text { fill: currentColor; font-size: 12px; }
 svg .lane { fill: #8882; } svg .limit { stroke: currentColor; stroke-dasharray: 4 3; }
@@ -24,6 +24,7 @@ svg .span text { fill: #111; font-size: 11px; pointer-events: none; } svg .span 
 _COLOURS = ("#7aa6d6", "#e3a36f", "#8fc08a", "#d58fae", "#b6a3d8", "#c9bd6b", "#7fc4c1", "#b8b8b8")
 _WIDTH, _LEFT, _LANE = 960, 70, 34
 _LETTER = 6.2
+_KEY, _MOST_KINDS = 110, 8
 
 
 def render_schedule(name: str, report: ScheduleReport) -> str:
@@ -53,23 +54,23 @@ def render_schedule(name: str, report: ScheduleReport) -> str:
 
 def summary(report: ScheduleReport) -> list[str]:
     """What was kept and why, the bound and the gap, and what the search cost, in sentences."""
+    path, work = _microseconds(report.critical_path), _microseconds(report.work_by_workers)
     lines = [
-        f"kept: {report.kept} on {report.workers} workers, {_microseconds(report.seconds)} a call; no schedule of these "
-        f"steps can take less than {_microseconds(report.bound)} (critical path {_microseconds(report.critical_path)}, "
-        f"work shared evenly {_microseconds(report.work_by_workers)}): a gap of {report.gap:.0%}"
+        f"kept: {report.kept}, {report.workers} workers, {_microseconds(report.seconds)} a call",
+        f"bound: no schedule of these steps takes less than {_microseconds(report.bound)} (critical path {path}, work "
+        f"shared evenly {work}); the gap to it is {report.gap:.0%}",
     ]
     verdict = report.verdict
     if verdict is not None:
+        ends = ", ".join("?" if end is None else f"{end:.3f}" for end in (verdict.low, verdict.high))
         lines.append(
-            f"{verdict.candidate} against sequential: {verdict.verdict}, {verdict.ratio:.3f}x [{verdict.low:.3f}, "
-            f"{verdict.high:.3f}] at {verdict.confidence:.0%} over {verdict.pairs} pairs"
+            f"{verdict.candidate} against sequential: {verdict.verdict}, {verdict.ratio:.3f}x [{ends}] at "
+            f"{verdict.confidence:.0%} over {verdict.pairs} pairs"
         )
     error = report.stage_error
     if error is not None:
-        lines.append(
-            f"stages: predicted {_microseconds(report.predicted_total)}, measured {_microseconds(report.measured_total)}; "
-            f"the median stage is off by {error:.1%}"
-        )
+        both = _microseconds(report.predicted_total), _microseconds(report.measured_total)
+        lines.append(f"stages: predicted {both[0]}, measured {both[1]}; the median stage is off by {error:.1%}")
     left = "" if report.complete else "; the budget ended it before the best was certain"
     lines.append(
         f"search: {report.operators} operators, {report.states:,} states, {report.transitions:,} transitions, "
@@ -88,8 +89,8 @@ def draw_timeline(spans: Sequence[TimelineSpan], workers: int, bound: float, len
         length: seconds that the drawing is wide.
     """
     scale = (_WIDTH - _LEFT - 10) / max(length, bound, 1e-12)
-    height = workers * _LANE + 30
     kinds = list(dict.fromkeys(one.kind for one in spans))
+    height = workers * _LANE + 50
     drawn = [f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="timeline">']
     for worker in range(workers):
         top = worker * _LANE
@@ -109,7 +110,13 @@ def draw_timeline(spans: Sequence[TimelineSpan], workers: int, bound: float, len
             f'<rect x="{left:.2f}" y="{top}" width="{width:.2f}" height="{_LANE - 8}" fill="{colour}"/>'
             f'<text x="{left + 3:.2f}" y="{top + 17}">{escape(text)}</text></g>'
         )
-    foot, at = height - 8, _LEFT + bound * scale
+    foot, at = height - 28, _LEFT + bound * scale
+    for number, kind in enumerate(kinds[:_MOST_KINDS]):
+        left = _LEFT + number * _KEY
+        drawn.append(
+            f'<rect x="{left}" y="{height - 17}" width="10" height="10" fill="{_COLOURS[number % len(_COLOURS)]}"/>'
+            f'<text x="{left + 15}" y="{height - 8}">{escape(kind)}</text>'
+        )
     drawn.append(
         f'<line class="limit" x1="{at:.1f}" x2="{at:.1f}" y1="0" y2="{workers * _LANE}"/>'
         f'<text x="{_LEFT}" y="{foot}">0</text>'

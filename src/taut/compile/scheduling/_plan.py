@@ -7,12 +7,12 @@ import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from taut.codegen import Built
+from taut.codegen import build
 from taut.compile._measured_schedule import session_of
-from taut.compile._parallel import Schedule, Stages, apply_schedule
+from taut.compile._parallel import Schedule, apply_schedule
 from taut.compile._program import Lowered
 from taut.compile.scheduling._candidates import barrier_free, bound, predicted
-from taut.compile.scheduling._costs import StageCosts, split_stages
+from taut.compile.scheduling._costs import StageCosts
 from taut.compile.scheduling._operators import LIGHT, Operators, operators_of
 from taut.compile.scheduling._search import StageOracle, StagePlan, search_stages
 from taut.runtime import Session
@@ -29,12 +29,14 @@ class Candidate:
         lowered: its program.
         session: runs it.
         predicted: seconds of a call.
+        threads: that a call keeps busy.
     """
 
     name: str
     lowered: Lowered
     session: Session
     predicted: float
+    threads: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,22 +57,33 @@ class Measured:
     durations: list[float]
     split: Mapping[int, float]
 
-    @property
-    def built(self) -> Built:
-        """The kernels."""
-        return self.costs.built
-
     def bound(self) -> tuple[float, float]:
         """Seconds of the critical path, and of the work shared evenly."""
-        block = self.lowered.blocks[0]
-        return bound(block, self.operators, self.durations, self.split, self.costs.workers)
+        return bound(self.lowered.blocks[0], self.durations, self.split, self.costs.workers)
 
-    def candidate(self, name: str, schedule: Schedule | None, seconds: float | None = None) -> Candidate:
-        """The program of a schedule; the sequential one without a schedule."""
-        made = self.lowered if schedule is None else apply_schedule(self.lowered, schedule)
-        if seconds is None:
-            seconds = predicted(self.lowered.blocks[0], schedule, self.durations, self.split)
-        return Candidate(name, made, session_of(made, self.built), seconds)
+    def sequential(self, prefix: str = "") -> Candidate:
+        """The sequential program."""
+        session = session_of(self.lowered, self.costs.built)
+        return Candidate(prefix + SEQUENTIAL, self.lowered, session, math.fsum(self.durations), 1)
+
+    def candidates(self, schedules: Mapping[str, tuple[Schedule, float | None]]) -> list[Candidate]:
+        """The programs of schedules with predicted seconds, or None for an estimate; without those that lack a kernel.
+
+        Kernels of parts that were not measured are generated.
+        """
+        made = {name: apply_schedule(self.lowered, schedule) for name, (schedule, _) in schedules.items()}
+        recipes = {key: recipe for program in made.values() for key, recipe in program.recipes().items()}
+        built = self.costs.built
+        if recipes.keys() - built.symbols.keys():
+            built = build(list(recipes.values()))
+        block, found = self.lowered.blocks[0], []
+        for name, (schedule, seconds) in schedules.items():
+            if made[name].recipes().keys() <= built.symbols.keys():
+                if seconds is None:
+                    seconds = predicted(block, schedule, self.durations, self.split)
+                session = session_of(made[name], built)
+                found.append(Candidate(name, made[name], session, seconds, self.costs.workers))
+        return found
 
 
 def measure_steps(lowered: Lowered, workers: int, progress: Callable[[float], None]) -> Measured:
@@ -98,14 +111,11 @@ def find_stages(
     return search_stages(measured.operators, oracle, measured.costs.workers, budget=budget, progress=progress)
 
 
-def candidates_of(measured: Measured, plan: StagePlan, prefix: str = "") -> list[Candidate]:
-    """The programs of a plan and of schedules without barriers."""
+def candidates_of(measured: Measured, plan: StagePlan, prefix: str = "", *, exact: bool = False) -> list[Candidate]:
+    """The programs of a plan and of schedules without barriers; `exact` if results must stay the same bit for bit."""
     block, workers = measured.lowered.blocks[0], measured.costs.workers
-    assert plan.schedule.costs is not None
-    found = [measured.candidate(prefix + STAGES, plan.stages(workers), math.fsum(plan.schedule.costs))]
-    if measured.split:
-        parts = dict.fromkeys(measured.split, workers)
-        intra = Stages(tuple(split_stages(measured.costs.steps, parts)), workers)
-        found.append(measured.candidate(prefix + "intra", intra))
-    others = barrier_free(block, measured.operators, measured.durations, measured.split, workers)
-    return found + [measured.candidate(prefix + name, schedule) for name, schedule in others.items()]
+    assert plan.schedule.cost is not None
+    schedules: dict[str, tuple[Schedule, float | None]] = {prefix + STAGES: (plan.stages(workers), plan.schedule.cost)}
+    others = barrier_free(block, measured.operators, measured.durations, measured.split, workers, exact=exact)
+    schedules |= {prefix + name: (schedule, None) for name, schedule in others.items()}
+    return measured.candidates(schedules)

@@ -36,8 +36,8 @@ class CandidateTime:
     """A program that was measured.
 
     Attributes:
-        name: "sequential", "stages", "list", "split", "exact" or "intra", with "merged " before it where convolutions
-            were merged.
+        name: "sequential", "stages", "list", "split", "intra", "shortest" or "moldable", with "merged " before it
+            where convolutions were merged.
         predicted_seconds: of a call.
         measured_seconds: of a call, the least of several means taken in turns with the other candidates.
     """
@@ -55,8 +55,8 @@ class Verdict:
         candidate: its name.
         verdict: "faster", "no evidence" or "slower".
         ratio: how many times faster.
-        low: end of the interval.
-        high: end of the interval.
+        low: end of the interval; None where there were too few pairs for one.
+        high: end of the interval, likewise.
         confidence: of the interval.
         pairs: that were timed.
     """
@@ -64,8 +64,8 @@ class Verdict:
     candidate: str
     verdict: str
     ratio: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     confidence: float
     pairs: int
 
@@ -143,7 +143,7 @@ class ScheduleReport:
 
     @property
     def stage_error(self) -> float | None:
-        """The median over stages of how far the prediction is off, as a share of what was measured; None without any."""
+        """How far the prediction of the median stage is off, as a share of the measured time; None without any."""
         errors = [
             abs(stage.predicted_seconds / stage.measured_seconds - 1)
             for stage in self.stages
@@ -171,7 +171,7 @@ def schedule_of(program: Program) -> ScheduleReport | None:
     """How a program was scheduled, without timelines; None where that is not noted, or not as `save` notes it."""
     try:
         return _report(json.loads(program.notes.get(NOTE, "null")))
-    except (ValueError, RecursionError, TypeError, KeyError):
+    except (ValueError, RecursionError, TypeError, KeyError, OverflowError):
         return None
 
 
@@ -191,13 +191,20 @@ def _report(document: Any) -> ScheduleReport:
         CandidateTime(_text(one["name"]), _seconds(one["predicted_seconds"]), _seconds(one["measured_seconds"]))
         for one in document["candidates"]
     )
-    given["verdict"] = None if document["verdict"] is None else Verdict(**document["verdict"])
+    given["verdict"] = None if document["verdict"] is None else _verdict(document["verdict"])
     for name in ("seconds", "critical_path", "work_by_workers", "search_seconds"):
         given[name] = _seconds(document[name])
     for name in ("workers", "operators", "states", "transitions", "requests", "measured"):
         given[name] = int(document[name])
     given["kept"], given["complete"] = _text(document["kept"]), bool(document["complete"])
     return ScheduleReport(**given)
+
+
+def _verdict(document: Any) -> Verdict:
+    ends = [None if document[name] is None else _seconds(document[name]) for name in ("low", "high")]
+    words = [_text(document[name]) for name in ("candidate", "verdict")]
+    ratio, confidence = (_seconds(document[name]) for name in ("ratio", "confidence"))
+    return Verdict(words[0], words[1], ratio, ends[0], ends[1], confidence, int(document["pairs"]))
 
 
 def _text(value: Any) -> str:

@@ -15,20 +15,26 @@ from taut.compile._program import lower
 from taut.compile._views import View
 from taut.compile.scheduling._choose import Choice, choose, take_turns
 from taut.compile.scheduling._merge import merge_convolutions
-from taut.compile.scheduling._plan import SEQUENTIAL, STAGES, Candidate, Measured, candidates_of, find_stages, measure_steps
+from taut.compile.scheduling._plan import (
+    Candidate,
+    Measured,
+    candidates_of,
+    find_stages,
+    measure_steps,
+)
 from taut.compile.scheduling._price import merge_prices
 from taut.compile.scheduling._report import CandidateTime, ScheduleReport, StageTime, noted
 from taut.compile.scheduling._search import StagePlan
 from taut.compile.scheduling._timeline import spans_of, stage_seconds
 from taut.errors import ArgumentError, Interrupted
 from taut.graph import Graph
-from taut.runtime import MAX_WORKERS, Session
+from taut.runtime import MAX_WORKERS
 
 Progress: TypeAlias = Callable[[str, float], None]
 """Told what is being done, and the share of it that is done."""
 
 _MERGED = "merged "
-_LONGEST_PAIRS = 10.0
+_LONGEST_PAIRS, _LAST_TURNS = 10.0, 0.5
 _SHARES = {"search": 0.5, "prices": 0.2, "pairs": 0.2}
 
 
@@ -55,7 +61,7 @@ def schedule(
     *,
     workers: int = 2,
     budget: float = 60.0,
-    merge: bool = True,
+    exact: bool = False,
     progress: Progress | None = None,
 ) -> ScheduledModel:
     """Compile a model and choose, by measurement, what of it runs at the same time.
@@ -63,8 +69,7 @@ def schedule(
     The steps of the program are placed in stages by the dynamic program of IOS over measured costs: groups of steps on
     a worker each, one step on all workers, or convolutions of one input merged into one. Beside these stages stand
     schedules without barriers. The best is kept only if a paired comparison finds it faster than the sequential
-    program; otherwise that one is. Results are those of the sequential program bit for bit, unless convolutions were
-    merged, which adds zeros in another order.
+    program; otherwise that one is. Results equal those of the sequential program up to rounding.
 
     Args:
         model: a module, a program that torch.export made, a captured graph, or a compiled model of fixed sizes.
@@ -73,7 +78,8 @@ def schedule(
         example_kwargs: keyword arguments to trace it with.
         workers: threads, with the caller's.
         budget: seconds for searching and measuring, after compilation.
-        merge: whether convolutions may be merged.
+        exact: whether results must stay those of the sequential program bit for bit: no convolutions are merged then,
+            and no images split by rows.
         progress: told what is being done.
 
     Returns:
@@ -102,7 +108,7 @@ def schedule(
     _check_static(compiled)
     given = compiled.bind(*example_inputs, **(example_kwargs or {})) if example_inputs or example_kwargs else ()
     inputs = given or tuple(_random_inputs(compiled))
-    return _Job(compiled, inputs, workers, budget, say).run(merge=merge)
+    return _Job(compiled, inputs, workers, budget, say, exact=exact).run()
 
 
 def _check_static(compiled: CompiledModel) -> None:
@@ -133,13 +139,21 @@ class _Job:
     """Searches, measures and chooses; what was found so far survives an interrupt."""
 
     def __init__(
-        self, compiled: CompiledModel, inputs: Sequence[Any], workers: int, budget: float, say: Progress
+        self,
+        compiled: CompiledModel,
+        inputs: Sequence[Any],
+        workers: int,
+        budget: float,
+        say: Progress,
+        *,
+        exact: bool,
     ) -> None:
         self._compiled = compiled
         self._inputs = inputs
         self._workers = workers
         self._budget = budget
         self._say = say
+        self._exact = exact
         self._began = time.perf_counter()
         self._measured: Measured | None = None
         self._plan: StagePlan | None = None
@@ -148,10 +162,10 @@ class _Job:
         self._candidates: list[Candidate] = []
         self._report = compiled.report
 
-    def run(self, *, merge: bool) -> ScheduledModel:
+    def run(self) -> ScheduledModel:
         """All of it."""
         try:
-            self._search(merge=merge)
+            self._search()
             self._say("comparing the best with the sequential program", 0.0)
             choice = choose(
                 self._candidates,
@@ -164,31 +178,33 @@ class _Job:
             if self._plan is not None:
                 first = self._candidates[0]
                 error = Interrupted("stopped before a schedule was proven faster: the sequential program is kept")
-                error.result = self._outcome(Choice(first, take_turns(self._candidates, self._inputs), None))
+                error.result = self._outcome(
+                    Choice(first, take_turns(self._candidates, self._inputs, _LAST_TURNS), None)
+                )
             raise error from interrupt
         return self._outcome(choice)
 
     def _left(self) -> float:
         return self._budget - (time.perf_counter() - self._began)
 
-    def _search(self, *, merge: bool) -> None:
+    def _search(self) -> None:
         compiled, workers = self._compiled, self._workers
         self._say("timing each step", 0.0)
         measured = measure_steps(compiled.lowered, workers, lambda share: self._say("timing each step", share))
-        self._candidates.append(measured.candidate(SEQUENTIAL, None))
+        self._candidates.append(measured.sequential())
         if workers == 1 or not measured.costs.steps:
             self._measured, self._plan = measured, find_stages(measured, 0.0, lambda _: None)
             self._staged = self._candidates[0]
             return
         self._take(measured, find_stages(measured, _SHARES["search"] * self._budget, self._stages_told))
-        if merge:
+        if not self._exact:
             self._merge(measured)
 
     def _stages_told(self, count: int) -> None:
         self._say("measuring stages", min(1.0, 1 - self._left() / self._budget))
 
     def _take(self, measured: Measured, plan: StagePlan, prefix: str = "") -> None:
-        made = candidates_of(measured, plan, prefix)
+        made = candidates_of(measured, plan, prefix, exact=self._exact)
         self._candidates += made
         best = sum(plan.schedule.costs or ())
         if self._plan is None or best < sum(self._plan.schedule.costs or ()):
@@ -216,7 +232,7 @@ class _Job:
         if failed:
             return
         again = measure_steps(lowered, self._workers, lambda share: self._say("timing each merged step", share))
-        self._candidates.append(again.candidate(_MERGED + SEQUENTIAL, None))
+        self._candidates.append(again.sequential(_MERGED))
         self._take(again, find_stages(again, self._left() / 2, self._stages_told), _MERGED)
 
     def _outcome(self, choice: Choice) -> ScheduledModel:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taut.compile._parallel import Stages
-from taut.compile.interop import Oracle, OperatorGraph, Schedule, Stage, Strategy, count, partition, search
+from taut.compile.interop import OperatorGraph, Oracle, Schedule, Stage, Strategy, count, partition, search
 from taut.compile.interop import Stages as StageBatch
 from taut.compile.scheduling._costs import Groups, StageCosts, split_stages
 from taut.compile.scheduling._operators import Operators
@@ -189,7 +189,11 @@ def search_stages(
             if progress is not None:
                 progress(len(oracle.known))
         stages += chosen
-        states, transitions, requests = states + found.states, transitions + found.transitions, requests + found.requests
+        states, transitions, requests = (
+            states + found.states,
+            transitions + found.transitions,
+            requests + found.requests,
+        )
     costs = tuple(oracle.measure(stage) for stage in stages)
     return StagePlan(
         Schedule(tuple(stages), costs, states, transitions, requests),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from taut.compile._block import CopyStep, KernelStep
@@ -12,13 +13,13 @@ from taut.compile.scheduling._plan import Candidate
 from taut.compile.scheduling._report import TimelineSpan
 from taut.runtime import Span
 
-_CALLS = 25
+_CALLS, _SECONDS = 300, 0.3
+"""Of the calls that are profiled, at most; on a busy host a worker is often late."""
 
 
 def spans_of(candidate: Candidate, inputs: Sequence[Any]) -> tuple[TimelineSpan, ...]:
     """The timeline of the quickest of several calls, from the start of its first step."""
-    calls = [candidate.session.timeline(*inputs) for _ in range(_CALLS)]
-    quickest = min(calls, key=lambda spans: max((span.end for span in spans), default=0))
+    quickest = min(_calls(candidate, inputs), key=lambda spans: max((span.end for span in spans), default=0))
     start = min((span.begin for span in quickest), default=0)
     labels, kinds = _names(candidate.lowered)
     return tuple(
@@ -49,11 +50,18 @@ def stage_seconds(candidate: Candidate, inputs: Sequence[Any], counts: Sequence[
         for _ in range(count):
             stage_of[instructions[next(placed)]] = stage
     best = [float("inf")] * len(counts)
-    for _ in range(_CALLS):
-        spans = candidate.session.timeline(*inputs)
+    for spans in _calls(candidate, inputs):
         for stage, seconds in enumerate(_lengths(spans, stage_of, len(counts))):
             best[stage] = min(best[stage], seconds)
     return best
+
+
+def _calls(candidate: Candidate, inputs: Sequence[Any]) -> Iterator[list[Span]]:
+    began = time.perf_counter()
+    for _ in range(_CALLS):
+        yield candidate.session.timeline(*inputs)
+        if time.perf_counter() - began > _SECONDS:
+            return
 
 
 def _lengths(spans: Sequence[Span], stage_of: dict[int, int], count: int) -> list[float]:
@@ -67,6 +75,9 @@ def _lengths(spans: Sequence[Span], stage_of: dict[int, int], count: int) -> lis
         begins[stage], ends[stage] = min(begins[stage], span.begin), max(ends[stage], span.end)
     lengths = []
     for stage in range(count):
+        if ends[stage] == 0.0:
+            lengths.append(0.0)
+            continue
         # What lies between stages, e.g. an operator on ATen, is part of neither.
         before = max([end for end in (*others, *ends[:stage]) if end <= begins[stage]], default=begins[stage])
         lengths.append(max(0.0, ends[stage] - before) * 1e-9)

@@ -9,6 +9,7 @@ from taut.distributed._compressors._quantised import QuantisedSGD
 from taut.distributed._compressors._random_k import RandomK
 from taut.distributed._compressors._sign import SignMajority
 from taut.distributed._compressors._sparse_all_reduce import SparseAllReduce
+from taut.distributed._compressors._threshold import Threshold
 from taut.distributed._compressors._top_k import TopK
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "RandomK",
     "SignMajority",
     "SparseAllReduce",
+    "Threshold",
     "TopK",
 ]

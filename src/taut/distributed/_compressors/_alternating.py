@@ -61,7 +61,7 @@ class AlternatingPowerSGD(Compressor):
         for gradient, turn, basis in zip(matrices, turns, bases, strict=True):
             given = contribution(gradient, memory)
             found.append(given.T @ basis if turn else given @ basis)
-            settle(gradient, given, _product(found[-1], basis, turn), memory)
+            settle(gradient, _product(found[-1], basis, turn), memory)
         means = mean_of([*found, *(working(gradient.tensor) for gradient in whole)], communicator)
         for gradient, turn, basis, mean in zip(matrices, turns, bases, means, strict=False):
             gradient.tensor.copy_(_product(mean, basis, turn).view(gradient.tensor.shape))

@@ -9,7 +9,7 @@ import torch
 
 from taut.distributed._communicator import Communicator
 from taut.distributed._compressor import Gradient, Memory, check_ratio, check_whole
-from taut.distributed._compressors._sparse import Entries, SparseCompressor, ValueType, check_values
+from taut.distributed._compressors._sparse import Coding, Entries, SparseCompressor, ValueType, check_travel
 from taut.distributed._compressors._top_k import kept_of
 from taut.distributed._memory import VELOCITY, next_step, residual_of
 from taut.distributed._selection import select_largest
@@ -30,19 +30,21 @@ class DeepGradientCompression(SparseCompressor):
         momentum: of the velocity; 0 makes it plain top-k.
         warm_up: steps over which the share falls from 1 to `ratio`, exponentially; 0 for none.
         values: dtype of the values that travel; what rounding cuts off stays in the residual.
+        coding: of the indices that travel; "compact" takes about 9 bits instead of 32 at 1 %.
     """
 
     ratio: float
     momentum: float = 0.9
     warm_up: int = 0
     values: ValueType = "float32"
+    coding: Coding = "plain"
 
     def __post_init__(self) -> None:
         check_ratio("ratio", self.ratio)
         if isinstance(self.momentum, bool) or not 0 <= self.momentum < 1:
             raise ArgumentError("momentum", self.momentum, expected="at least 0 and below 1")
         check_whole("warm_up", self.warm_up, 0)
-        check_values(self.values)
+        check_travel(self.values, self.coding)
 
     def at_step(self, step: int) -> DeepGradientCompression:
         """The same without warm-up, at the share of the entries that a step sends."""

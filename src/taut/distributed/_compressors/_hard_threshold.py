@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from taut.distributed._compressor import Gradient, Memory, check_ratio
-from taut.distributed._compressors._sparse import Entries, SparseCompressor, ValueType, check_values
+from taut.distributed._compressors._sparse import Coding, Entries, SparseCompressor, ValueType, check_travel
 from taut.distributed._compressors._top_k import kept_of
 from taut.distributed._memory import residual_of
 from taut.distributed._selection import select_above
@@ -22,17 +22,19 @@ class HardThreshold(SparseCompressor):
     Args:
         value: the threshold, on gradient plus residual.
         values: dtype of the values that travel; what rounding cuts off stays in the residual.
+        coding: of the indices that travel; "compact" takes about 9 bits instead of 32 at 1 %.
         expected_ratio: share of the entries that `traffic` counts with; the data decide on the real one.
     """
 
     value: float
     values: ValueType = "float32"
+    coding: Coding = "plain"
     expected_ratio: float = 0.01
 
     def __post_init__(self) -> None:
         if not isinstance(self.value, int | float) or not 0 <= self.value < math.inf:
             raise ArgumentError("value", self.value, expected="a finite magnitude of at least 0")
-        check_values(self.values)
+        check_travel(self.values, self.coding)
         check_ratio("expected_ratio", self.expected_ratio)
 
     def expected(self, elements: int) -> int:
@@ -41,4 +43,6 @@ class HardThreshold(SparseCompressor):
 
     def choose(self, gradient: Gradient, memory: Memory) -> Entries:
         """Take what is above the threshold."""
-        return Entries(*select_above(gradient.tensor.view(-1), residual_of(gradient, memory), self.value))
+        residual = residual_of(gradient, memory)
+        residual += gradient.tensor.view(-1)
+        return Entries(*select_above(residual, self.value))

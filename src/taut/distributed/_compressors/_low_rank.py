@@ -34,13 +34,10 @@ def split(gradients: Sequence[Gradient], rank: int) -> tuple[list[Gradient], lis
 
 
 def contribution(gradient: Gradient, memory: Memory) -> torch.Tensor:
-    """What a rank has to give of a matrix, (rows, columns): moved out of the residual, which keeps nothing of it."""
+    """What a rank has to give of a matrix, (rows, columns): its residual, to which the gradient is added, or zeros."""
     flat = gradient.tensor.view(-1)
     residual = residual_of(gradient, memory)
-    given = torch.zeros_like(residual)
-    if not is_zero(flat):
-        torch.add(residual, flat, out=given)
-        residual.zero_()
+    given = torch.zeros_like(residual) if is_zero(flat) else residual.add_(flat)
     return given.view(gradient.tensor.shape[0], -1)
 
 
@@ -64,11 +61,11 @@ def orthonormal(columns: torch.Tensor) -> torch.Tensor:
     return torch.linalg.qr(columns).Q
 
 
-def settle(gradient: Gradient, given: torch.Tensor, sent: torch.Tensor, memory: Memory) -> None:
-    """Put what was given and not sent, (rows, columns), back into the residual; all of it starts anew after NaN."""
-    residual = residual_of(gradient, memory).view(given.shape)
-    residual += given.sub_(sent)
-    if not residual.isfinite().all():
+def settle(gradient: Gradient, sent: torch.Tensor, memory: Memory) -> None:
+    """Take what was sent, (rows, columns), out of the residual, which starts anew after NaN."""
+    residual = residual_of(gradient, memory).view(sent.shape)
+    residual -= sent
+    if not residual.sum().isfinite():
         residual.zero_()
 
 

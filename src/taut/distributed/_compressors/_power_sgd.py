@@ -61,9 +61,9 @@ class PowerSGD(Compressor):
         means = mean_of([*lefts, *(working(gradient.tensor) for gradient in whole)], communicator)
         lefts = [orthonormal(left) for left in means[: len(matrices)]]
         rights = mean_of([m.T @ left for m, left in zip(given, lefts, strict=True)], communicator)
-        for gradient, matrix, left, right in zip(matrices, given, lefts, rights, strict=True):
+        for gradient, left, right in zip(matrices, lefts, rights, strict=True):
             approximation = left @ right.T
-            settle(gradient, matrix, approximation, memory)
+            settle(gradient, approximation, memory)
             gradient.tensor.copy_(approximation.view(gradient.tensor.shape))
             keep_factor(gradient, RIGHT, right, memory)
         for gradient, mean in zip(whole, means[len(matrices) :], strict=True):

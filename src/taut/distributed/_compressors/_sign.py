@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,7 +12,7 @@ import torch
 from taut.distributed._communicator import Communicator
 from taut.distributed._compressor import Compressor, Gradient, Memory
 from taut.distributed._memory import is_zero, residual_of
-from taut.distributed._selection import majority, pack_signs
+from taut.distributed._selection import accumulate_mean, majority, pack_signs
 from taut.distributed._traffic import Message, Traffic
 
 
@@ -37,32 +38,33 @@ class SignMajority(Compressor):
             bits, scale = self._encode(gradient, memory)
             packed.append(bits)
             scales.append(scale)
-        voices = communicator.all_gather(torch.cat(packed))
-        weights = communicator.all_gather(torch.stack(scales))  # (ranks, parameters); 0 has no vote
-        start = 0
+        rows = communicator.all_gather(torch.cat([torch.stack(scales).view(torch.uint8), *packed]))
+        weights = rows[:, : 4 * len(scales)].contiguous().view(torch.float32)  # (ranks, parameters); 0 has no vote
+        start = 4 * len(scales)
         for place, (gradient, bits) in enumerate(zip(gradients, packed, strict=True)):
             flat = gradient.tensor.view(-1)
-            heard = weights[:, place] != 0
-            votes = voices[heard, start : start + bits.numel()]
-            mean = weights[:, place].sum() / communicator.size
-            flat.copy_(majority(votes, flat.numel()).mul_(mean) if votes.numel() else torch.zeros_like(flat))
+            votes = rows[weights[:, place] != 0, start : start + bits.numel()]
+            mean = weights[:, place].mean().item()
+            if len(votes) and math.isfinite(mean):
+                flat.copy_(majority(votes, flat.numel(), mean))
+            else:
+                flat.fill_(mean)
             start += bits.numel()
 
     def traffic(self, shapes: Sequence[torch.Size], ranks: int) -> Traffic:
         """A bit for each entry, each parameter in whole bytes, and a float32 for each parameter."""
         size = sum((shape.numel() + 7) // 8 for shape in shapes)
-        return Traffic((Message("all_gather", size), Message("all_gather", 4 * len(shapes))))
+        return Traffic((Message("all_gather", size + 4 * len(shapes)),))
 
     def _encode(self, gradient: Gradient, memory: Memory) -> tuple[torch.Tensor, torch.Tensor]:
         flat = gradient.tensor.view(-1)
         if is_zero(flat):
             return flat.new_zeros((flat.numel() + 7) // 8, dtype=torch.uint8), flat.new_zeros((), dtype=torch.float32)
         residual = residual_of(gradient, memory)
-        residual += flat
+        scale = torch.tensor(accumulate_mean(flat, residual), device=flat.device)  # float32, as it travels
         bits = pack_signs(residual)
-        scale = residual.abs().mean().float()
         if not scale.isfinite():
             residual.zero_()
             return bits, torch.full_like(scale, torch.nan)
-        residual -= torch.where(residual < 0, -scale, scale)
+        residual -= majority(bits.view(1, -1), flat.numel(), scale.item())
         return bits, scale

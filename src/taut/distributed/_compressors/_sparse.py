@@ -13,6 +13,7 @@ from taut.distributed._compressor import Compressor, Gradient, Memory
 from taut.distributed._memory import is_zero, joined, residual_of
 from taut.distributed._selection import scatter_add
 from taut.distributed._traffic import Message, Traffic, sparse_gather
+from taut.distributed._wire import Coding, sparse_bytes
 from taut.errors import ArgumentError
 
 ValueType: TypeAlias = Literal["float32", "bfloat16"]
@@ -40,6 +41,7 @@ class SparseCompressor(Compressor):
     shardable: ClassVar[bool] = True
 
     values: ValueType
+    coding: Coding
 
     @abstractmethod
     def choose(self, gradient: Gradient, memory: Memory) -> Entries:
@@ -59,8 +61,7 @@ class SparseCompressor(Compressor):
 
     def travels_dense(self, elements: int, ranks: int) -> bool:
         """Whether an all-reduce of all elements, zeros where nothing is sent, takes no more than gathering."""
-        value_bytes = _dtype(self.values).itemsize
-        gathered = (ranks - 1) * self.expected(elements) * (4 + value_bytes)
+        gathered = (ranks - 1) * self._bytes(self.expected(elements), elements)
         return gathered >= Message("all_reduce", elements * 4).sent(ranks)
 
     def exchange(self, gradients: Sequence[Gradient], communicator: Communicator, memory: Memory) -> None:
@@ -76,7 +77,7 @@ class SparseCompressor(Compressor):
             communicator.all_reduce(mean)
             spread(mean.div_(communicator.size), run)
         for run in runs(sparse):
-            gathered = communicator.gather_sparse(*self.take_all(run, memory))
+            gathered = communicator.gather_sparse(*self.take_all(run, memory), coding=self.coding)
             tensors = [gradient.tensor for gradient in run]
             flat = joined(tensors)
             if flat is not None and flat.dtype == torch.float32:
@@ -130,14 +131,18 @@ class SparseCompressor(Compressor):
         return rounded
 
     def traffic(self, shapes: Sequence[torch.Size], ranks: int) -> Traffic:
-        """Gathered entries of 8 bytes (6 with bfloat16), and an all-reduce of gradients for which that is less."""
+        """Gathered indices and values, and an all-reduce of those gradients for which it is less."""
         elements = [shape.numel() for shape in shapes]
         dense = sum(count for count in elements if self.travels_dense(count, ranks))
-        kept = [self.expected(count) for count in elements if not self.travels_dense(count, ranks)]
+        sparse = [count for count in elements if not self.travels_dense(count, ranks)]
         messages = [Message("all_reduce", 4 * dense)] * bool(dense)
-        if kept:
-            messages += sparse_gather(sum(kept), _dtype(self.values).itemsize)
+        if sparse:
+            kept = sum(self.expected(count) for count in sparse)
+            messages += sparse_gather(self._bytes(kept, sum(sparse)))
         return Traffic(tuple(messages))
+
+    def _bytes(self, kept: int, elements: int) -> float:
+        return sparse_bytes(kept, elements, _dtype(self.values).itemsize, self.coding)
 
 
 def runs(gradients: Sequence[Gradient], most: int = _MOST_ELEMENTS) -> Iterator[list[Gradient]]:
@@ -161,10 +166,12 @@ def spread(flat: torch.Tensor, gradients: Sequence[Gradient]) -> None:
         gradient.tensor.copy_(piece.view(gradient.tensor.shape))
 
 
-def check_values(values: str) -> None:
-    """Refuse an unknown dtype of values."""
+def check_travel(values: str, coding: str) -> None:
+    """Refuse an unknown dtype of values or coding of indices."""
     if values not in ("float32", "bfloat16"):
         raise ArgumentError("values", values, expected="float32 or bfloat16")
+    if coding not in ("plain", "compact"):
+        raise ArgumentError("coding", coding, expected="plain or compact")
 
 
 def _dtype(values: ValueType) -> torch.dtype:

@@ -14,8 +14,9 @@ from taut.distributed._compressor import Compressor, Gradient, Memory, check_rat
 from taut.distributed._compressors._sparse import Entries, runs, spread
 from taut.distributed._compressors._top_k import TopK, kept_of
 from taut.distributed._memory import residual_of
-from taut.distributed._traffic import COUNT_BYTES, INDEX_BYTES, Message, Traffic, sparse_gather
+from taut.distributed._traffic import COUNT_BYTES, Message, Traffic, sparse_gather
 
+_INDEX_BYTES = 4
 _VALUE_BYTES = 4
 
 
@@ -67,8 +68,8 @@ class SparseAllReduce(Compressor):
             (
                 Message("all_reduce", COUNT_BYTES * (ranks - 1)),
                 Message("all_to_all", COUNT_BYTES * ranks),
-                Message("all_to_all", kept * (INDEX_BYTES + _VALUE_BYTES)),
-                *sparse_gather(back, _VALUE_BYTES),
+                Message("all_to_all", kept * (_INDEX_BYTES + _VALUE_BYTES)),
+                *sparse_gather(back * (_INDEX_BYTES + _VALUE_BYTES)),
             )
         )
 
@@ -77,9 +78,9 @@ class SparseAllReduce(Compressor):
         pieces = [torch.cat([i.view(torch.uint8), v.view(torch.uint8)]) for i, v in _cut(given, run, communicator)]
         indices, values = [], []
         for theirs in communicator.all_to_all(pieces):
-            entries = theirs.numel() // (INDEX_BYTES + _VALUE_BYTES)
-            indices.append(theirs[: entries * INDEX_BYTES].view(torch.int32))
-            values.append(theirs[entries * INDEX_BYTES :].view(torch.float32))
+            entries = theirs.numel() // (_INDEX_BYTES + _VALUE_BYTES)
+            indices.append(theirs[: entries * _INDEX_BYTES].view(torch.int32))
+            values.append(theirs[entries * _INDEX_BYTES :].view(torch.float32))
         places, slots = torch.cat(indices).unique(return_inverse=True)
         sums = torch.zeros(places.numel(), device=places.device)
         for theirs, slot in zip(values, slots.split([i.numel() for i in indices]), strict=True):

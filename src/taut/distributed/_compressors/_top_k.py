@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from taut.distributed._compressor import Gradient, Memory, check_ratio
-from taut.distributed._compressors._sparse import Entries, SparseCompressor, ValueType, check_values
+from taut.distributed._compressors._sparse import Coding, Entries, SparseCompressor, ValueType, check_travel
 from taut.distributed._memory import residual_of
 from taut.distributed._selection import select_largest
 
@@ -17,14 +17,16 @@ class TopK(SparseCompressor):
     Args:
         ratio: share of the entries that is sent, rounded; one at least.
         values: dtype of the values that travel; what rounding cuts off stays in the residual.
+        coding: of the indices that travel; "compact" takes about 9 bits instead of 32 at 1 %.
     """
 
     ratio: float
     values: ValueType = "float32"
+    coding: Coding = "plain"
 
     def __post_init__(self) -> None:
         check_ratio("ratio", self.ratio)
-        check_values(self.values)
+        check_travel(self.values, self.coding)
 
     def expected(self, elements: int) -> int:
         """How many of so many entries are sent."""

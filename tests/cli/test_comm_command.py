@@ -1,0 +1,152 @@
+"""`taut comm`: from a stored profile to advice; probing is in the slow tier."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from taut.cli._app import app
+from taut.cli._comm import duration, link_bandwidth
+from taut.distributed import CANDIDATES, EncodeCost, Profile, read_profile
+from taut.errors import ArgumentError, ArtefactError
+from taut.hardware import FORMS, LinkModel
+
+MODEL = """
+import torch
+
+def model():
+    return torch.nn.Sequential(torch.nn.Linear(600, 600), torch.nn.Linear(600, 600)), (torch.randn(4, 600),)
+"""
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    path = tmp_path / "network.py"
+    path.write_text(MODEL)
+    return f"{path}:model"
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> Path:
+    path = tmp_path / "profile.json"
+    links = LinkModel(dict.fromkeys(FORMS, np.array([[1e-5, 1e-5, 1e-10, 1.05]])), dict.fromkeys(FORMS, np.ones(1)))
+    costs = {name: EncodeCost(np.array([[0.0, 1e-9, 1e-11]])) for name in CANDIDATES}
+    Profile(links, costs, 1.1, None, 2, 1.0).write(path)
+    return path
+
+
+def taut(*arguments: str | Path) -> Any:
+    return CliRunner().invoke(app, ["comm", *(str(one) for one in arguments)], env={"COLUMNS": "200"})
+
+
+def test_advice_on_a_slow_and_on_a_fast_link(model: str, profile: Path, tmp_path: Path) -> None:
+    page, document = tmp_path / "page.html", tmp_path / "advice.json"
+    slow = ("advise", model, "--profile", profile, "--link", "100Mbit", "--workers", "4", "--backward", "5ms")
+    shown = taut(*slow, "--html", page, "--json", document)
+    assert shown.exit_code == 0, shown.output
+    assert "helps" in shown.output
+    assert "(modelled)" in shown.output
+    advice = json.loads(document.read_text())
+    assert advice["kind"] == "modelled"
+    assert advice["bandwidth_bytes_per_second"] == 100e6 / 8
+    assert {one["name"] for one in advice["predictions"]} == set(CANDIDATES)
+    assert "<svg" in page.read_text()
+    fast = ("advise", model, "--profile", profile, "--link", "400Gbit", "--workers", "4", "--backward", "500ms")
+    assert "don't compress" in taut(*fast).output
+
+
+def test_json_on_standard_output_stands_alone(model: str, profile: Path) -> None:
+    shown = taut(
+        *("advise", model, "--profile", profile, "--link", "1Gbit", "--workers", "8"),
+        *("--compressor", "sign", "--bucket", "1", "--json", "-"),
+    )
+    assert {one["name"] for one in json.loads(shown.stdout)["predictions"]} == {"fp32", "fp16", "sign"}
+
+
+def test_the_study_prints_a_count_for_each_link(tmp_path: Path) -> None:
+    document = tmp_path / "study.json"
+    shown = taut("advise", "--study", "--json", document)
+    assert shown.exit_code == 0, shown.output
+    assert "10 Gbit/s: compression pays in" in shown.output
+    assert all(row["set_ups"] > 200 for row in json.loads(document.read_text())["bandwidths"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "MODEL"),
+        (("x.py:f", "--study"), "MODEL"),
+        (("x.py:f", "--recipe", "r.json"), "--recipe"),
+        (("x.py:f", "--link", "fast"), "--link"),
+        (("x.py:f", "--link", "10GB"), "--link"),
+        (("x.py:f", "--link", "0bit"), "--link"),
+        (("x.py:f", "--backward", "120"), "--backward"),
+        (("x.py:f", "--bucket", "0"), "--bucket"),
+    ],
+)
+def test_wrong_options_are_refused_before_any_work(arguments: tuple[str, ...], message: str) -> None:
+    result = taut("advise", *arguments)
+    assert isinstance(result.exception, ArgumentError)
+    assert message in str(result.exception)
+
+
+def test_a_loopback_profile_needs_the_bandwidth(model: str, profile: Path) -> None:
+    result = taut("advise", model, "--profile", profile)
+    assert isinstance(result.exception, ArgumentError)
+    assert "--link" in str(result.exception)
+
+
+def test_a_file_that_is_no_profile_is_refused(model: str, tmp_path: Path) -> None:
+    path = tmp_path / "other.json"
+    path.write_text("{}")
+    assert isinstance(taut("advise", model, "--profile", path, "--link", "1Gbit").exception, ArtefactError)
+
+
+def test_nothing_is_overwritten(model: str, profile: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.write_text("mine")
+    for arguments in (
+        ("advise", model, "--profile", profile, "--link", "1Gbit", "--html", kept),
+        ("advise", model, "--profile", profile, "--link", "1Gbit", "--json", kept),
+        ("probe", "--out", kept),
+    ):
+        assert isinstance(taut(*arguments).exception, ArgumentError)
+    assert kept.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("text", "bits"), [("10Gbit", 1e10), ("100Mbit/s", 1e8), ("2.5gbps", 2.5e9), ("800 kbit", 8e5), ("1Tb", 1e12)]
+)
+def test_links_are_read_in_bits(text: str, bits: float) -> None:
+    assert link_bandwidth(text) == bits / 8
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("120ms", 0.12), ("1.5s", 1.5), ("30 us", 3e-5)])
+def test_times_are_read_with_their_unit(text: str, seconds: float) -> None:
+    assert duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.slow
+def test_probe_on_this_host_and_under_torchrun(tmp_path: Path, model: str) -> None:
+    alone, together = tmp_path / "alone.json", tmp_path / "together.json"
+    command = (sys.executable, "-c", "import taut.cli; taut.cli.main()", "comm", "probe", "--out")
+    subprocess.run([*command, alone], check=True, capture_output=True)
+    assert read_profile(alone).bandwidth is None
+    assert set(read_profile(alone).costs) == set(CANDIDATES)
+    script = tmp_path / "probe.py"
+    script.write_text("import taut.cli\nif __name__ == '__main__':\n    taut.cli.main()\n")
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script)
+    ran = subprocess.run(
+        [*torchrun, "comm", "probe", "--link", "10Gbit", "--out", together], check=False, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert read_profile(together).bandwidth == 1.25e9
+    shown = taut("advise", model, "--profile", together)
+    assert shown.exit_code == 0, shown.output

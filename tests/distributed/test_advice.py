@@ -1,0 +1,279 @@
+"""Advice: the step model on given constants, verdicts, cross-overs, profiles and the study."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taut.distributed import (
+    BASELINES,
+    CANDIDATES,
+    Cluster,
+    EncodeCost,
+    Profile,
+    advise,
+    even_workload,
+    measure_workload,
+    predict,
+    read_profile,
+    render_advice,
+    run_study,
+    sent_bytes,
+    step_seconds,
+    sweep,
+    time_encoder,
+)
+from taut.errors import ArgumentError, ArtefactError, ModelError, TruncatedError, VersionError
+from taut.hardware import FORMS, LinkModel
+
+MEGABIT = 1e6 / 8
+SHAPES = [(1000, 1000)] * 20  # 80 MB
+SLOW, FAST = Cluster(8, 100 * MEGABIT), Cluster(8, 1e6 * MEGABIT)
+
+
+def links(draws: int = 0, latency: float = 0.0) -> LinkModel:
+    """Nothing but bytes over the link, and latency if wanted; draws are up to 1 % off."""
+    rows = np.tile([0.0, latency, 0.0, 1.0], (1 + draws, 1))
+    factors = np.concatenate([[1.0], np.linspace(0.99, 1.01, draws)])
+    return LinkModel(dict.fromkeys(FORMS, rows), dict.fromkeys(FORMS, factors))
+
+
+def profile(encode: float = 1e-9, draws: int = 16) -> Profile:
+    """Encoders that take `encode` seconds an element."""
+    costs = {name: EncodeCost(np.tile([0.0, encode, 0.0], (1 + draws, 1))) for name in CANDIDATES}
+    costs["fp32"] = EncodeCost(np.zeros((1 + draws, 3)))
+    costs["fp16"] = EncodeCost(np.tile([0.0, 1e-11, 0.0], (1 + draws, 1)))
+    return Profile(links(draws), costs, 1.0, 100 * MEGABIT, 8, 1.0)
+
+
+JOB = even_workload("job", SHAPES, 0.1, 0.05)
+FREE = EncodeCost(np.zeros((1, 3)))
+
+
+def test_a_slow_link_hides_the_backward_pass_but_for_its_first_bucket() -> None:
+    # 20 equal layers of 4 MB; the first bucket closes at 1 MB, with one layer, and the link is busy from then on.
+    seconds = step_seconds(JOB, CANDIDATES["fp32"], FREE, SLOW, links())[0]
+    dense = 2 * 7 / 8 * 80e6 / SLOW.bandwidth  # pyright: ignore[reportOptionalOperand]
+    assert seconds == pytest.approx(0.05 + 0.1 / 20 + dense)
+
+
+def test_a_fast_link_leaves_the_computation_and_the_last_bucket() -> None:
+    seconds = step_seconds(JOB, CANDIDATES["fp32"], FREE, FAST, links())[0]
+    last = JOB.buckets()[-1]
+    assert seconds == pytest.approx(0.15 + 2 * 7 / 8 * 4 * last.elements / FAST.bandwidth)  # pyright: ignore[reportOptionalOperand]
+
+
+def test_encoding_delays_the_backward_pass_only_where_they_compete() -> None:
+    cost = EncodeCost(np.array([[0.0, 1e-9, 0.0]]))  # 20 ms in all
+    alone = step_seconds(JOB, CANDIDATES["fp32"], cost, replace(FAST, competes=False), links())[0]
+    competing = step_seconds(JOB, CANDIDATES["fp32"], cost, FAST, links())[0]
+    assert competing >= 0.15 + 0.02
+    assert alone < competing
+
+
+def test_buckets_hold_every_gradient_once_and_close_at_their_size() -> None:
+    buckets = JOB.buckets(25 * 2**20)
+    assert sum(bucket.elements for bucket in buckets) == JOB.elements
+    assert [len(bucket.shapes) for bucket in buckets] == [1, 7, 7, 5]
+    assert [bucket.ready for bucket in buckets] == sorted(bucket.ready for bucket in buckets)
+    assert buckets[-1].ready == pytest.approx(JOB.backward)
+
+
+@given(
+    name=st.sampled_from(sorted(CANDIDATES)),
+    bandwidth=st.floats(1e6, 1e12),
+    factor=st.floats(1, 1000),
+    ranks=st.integers(2, 64),
+    slowdown=st.floats(1, 2),
+)
+def test_a_faster_link_never_takes_longer_and_nothing_beats_the_computation(
+    name: str, bandwidth: float, factor: float, ranks: int, slowdown: float
+) -> None:
+    slow = Cluster(ranks, bandwidth, slowdown=slowdown)
+    found = predict(JOB, name, slow, profile())[0]
+    faster = predict(JOB, name, replace(slow, bandwidth=bandwidth * factor), profile())[0]
+    assert faster <= found * (1 + 1e-12)
+    assert faster >= slowdown * JOB.backward + JOB.other - 1e-12
+
+
+def test_cheap_encoding_helps_on_a_slow_link_and_dear_encoding_hurts_on_a_fast_one() -> None:
+    slow = advise(JOB, SLOW, profile())
+    assert slow.best is not None
+    assert slow.baseline == "fp16"
+    verdicts = {one.name: one.verdict for one in slow.predictions}
+    assert verdicts["top-k 1 %"] == verdicts["PowerSGD rank 4"] == "helps"
+    assert verdicts["fp32"] == "hurts"
+    fast = advise(JOB, FAST, profile(encode=1e-8))
+    assert fast.best is None
+    assert fast.answer.startswith("don't compress")
+    assert {one.verdict for one in fast.predictions if one.name not in BASELINES} == {"hurts"}
+
+
+def test_a_compressor_that_costs_and_saves_nothing_is_no_evidence() -> None:
+    given_costs = profile()
+    same = replace(given_costs, costs={**given_costs.costs, "bf16": given_costs.costs["fp16"]})
+    found = {one.name: one for one in advise(JOB, SLOW, same, names=["bf16"]).predictions}
+    assert found["bf16"].verdict == "no evidence"
+    assert set(found) == {"fp32", "fp16", "bf16"}
+
+
+def test_the_crossover_parts_links_on_which_it_helps_from_those_on_which_it_does_not() -> None:
+    known = profile()
+    found = {one.name: one for one in advise(JOB, SLOW, known).predictions}
+    crossover = found["top-k 1 %"].crossover
+    assert crossover is not None
+    for factor, sign in ((0.8, 1), (1.25, -1)):
+        cluster = replace(SLOW, bandwidth=factor * crossover)
+        base = min(predict(JOB, name, cluster, known)[0] for name in BASELINES)
+        assert np.sign(base - predict(JOB, "top-k 1 %", cluster, known)[0]) == sign
+    assert found["top-k 10 %"].crossover is None  # gathers more from 8 ranks than fp16 reduces
+
+
+def test_bytes_are_those_of_the_compressor() -> None:
+    found = {one.name: one for one in advise(JOB, SLOW, profile(), crossovers=False).predictions}
+    assert found["fp32"].sent == pytest.approx(2 * 7 / 8 * 80e6)
+    assert found["fp16"].sent == pytest.approx(7 / 8 * 80e6)
+    assert found["top-k 1 %"].sent == pytest.approx(7 * 8 * 200_000, rel=1e-3)
+    assert found["sign"].sent == sent_bytes(JOB, CANDIDATES["sign"], 8)
+
+
+def test_an_unknown_compressor_is_refused() -> None:
+    with pytest.raises(ArgumentError, match="gzip"):
+        advise(JOB, SLOW, profile(), names=["gzip"])
+
+
+def test_the_backward_pass_of_another_device_scales_everything_computed() -> None:
+    scaled = JOB.scaled(0.2)
+    assert (scaled.backward, scaled.other) == pytest.approx((0.2, 0.1))
+    assert scaled.ready == pytest.approx([2 * one for one in JOB.ready])
+    with pytest.raises(ArgumentError, match="backward"):
+        JOB.scaled(0.0)
+
+
+def test_a_workload_without_parameters_is_refused() -> None:
+    with pytest.raises(ArgumentError):
+        even_workload("empty", [], 0.1)
+
+
+def test_a_measured_workload_lists_gradients_in_the_order_in_which_they_are_ready() -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.Linear(4, 3))
+    found = measure_workload("two", module, (torch.randn(2, 8),), repeats=2)
+    assert set(found.shapes[:2]) == {torch.Size((3, 4)), torch.Size((3,))}
+    assert set(found.shapes[2:]) == {torch.Size((4, 8)), torch.Size((4,))}
+    assert list(found.ready) == sorted(found.ready)
+    assert found.ready[-1] <= found.backward
+    assert all(parameter.grad is None for parameter in module.parameters())
+
+
+def test_unused_parameters_are_no_part_of_a_workload() -> None:
+    class Half(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.unused = torch.nn.Linear(2, 2), torch.nn.Linear(5, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.used(x)
+
+    found = measure_workload("half", Half(), (torch.randn(1, 2),), repeats=1)
+    assert found.elements == 6
+    with pytest.raises(ModelError):
+        measure_workload("none", torch.nn.ReLU(), (torch.randn(1, 2),), repeats=1)
+
+
+def test_timing_an_encoder_gives_costs_that_grow_with_the_gradient() -> None:
+    cost = time_encoder(CANDIDATES["bf16"], repeats=2)
+    small, large = (cost.seconds(1, elements, 4) for elements in (10**5, 10**7))
+    assert (cost.coefficients >= 0).all()
+    assert (large > small).all()
+
+
+def test_a_profile_survives_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "profile.json"
+    known = profile()
+    known.write(path)
+    again = read_profile(path)
+    assert (again.slowdown, again.bandwidth, again.ranks) == (known.slowdown, known.bandwidth, known.ranks)
+    for name, cost in known.costs.items():
+        assert np.array_equal(again.costs[name].coefficients, cost.coefficients)
+    assert advise(JOB, SLOW, again).to_dict() == advise(JOB, SLOW, known).to_dict()
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"format": "other"}, ArtefactError),
+        ({"version": 99}, VersionError),
+        ({"slowdown": "fast"}, ArtefactError),
+        ({"slowdown": 0.5}, ArtefactError),
+        ({"links": {}}, ArtefactError),
+        ({"links": None}, ArtefactError),
+        ({"costs": {}}, ArtefactError),
+        ({"costs": {"fp32": [[1, 2]]}}, ArtefactError),
+        ({"costs": {"fp32": [[0, 0, 0]]}}, ArtefactError),
+        ({"ranks": None}, ArtefactError),
+    ],
+)
+def test_a_broken_profile_is_refused(tmp_path: Path, change: dict[str, object], error: type[Exception]) -> None:
+    path = tmp_path / "profile.json"
+    profile().write(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(error):
+        read_profile(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"3"])
+def test_what_is_no_profile_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "profile.json"
+    path.write_bytes(content)
+    with pytest.raises(ArtefactError):
+        read_profile(path)
+    with pytest.raises(ArtefactError, match="cannot be read"):
+        read_profile(tmp_path / "absent.json")
+
+
+def test_a_cut_profile_is_truncated(tmp_path: Path) -> None:
+    path = tmp_path / "profile.json"
+    profile().write(path)
+    path.write_text(path.read_text()[:500])
+    with pytest.raises(TruncatedError):
+        read_profile(path)
+
+
+def test_the_page_escapes_names_and_draws_a_line_for_each_compressor() -> None:
+    hostile = replace(JOB, name="<script>alert(1)</script>")
+    advice = advise(hostile, SLOW, profile())
+    bandwidths = [1e6, 1e7, 1e8, 1e9]
+    lines = sweep(hostile, SLOW, profile(), ["fp32", "fp16", "top-k 1 %"], bandwidths)
+    page = render_advice(advice, bandwidths, lines)
+    assert "<script" not in page
+    assert page.count("<polyline") == 3
+    assert "modelled" in page
+
+
+def test_in_the_study_compression_hardly_pays_on_data_centre_links_and_often_on_slow_ones() -> None:
+    found = run_study()
+    by_link = {
+        bandwidth: [one.helps for one in found if math.isclose(one.bandwidth, bandwidth * 125e6)]
+        for bandwidth in (25, 10, 1)
+    }
+    assert all(len(one) > 200 for one in by_link.values())
+    assert sum(by_link[25]) == 0
+    assert sum(by_link[10]) < 0.15 * len(by_link[10])
+    assert sum(by_link[1]) > 0.5 * len(by_link[1])
+
+
+def test_a_recipe_that_lacks_something_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.json"
+    path.write_text('{"latency_seconds": 0}')
+    with pytest.raises(ArtefactError, match="recipe"):
+        run_study(path)
+    with pytest.raises(ArtefactError, match="cannot be read"):
+        run_study(tmp_path / "absent.json")

@@ -1,0 +1,95 @@
+"""The wire: entries of any number arrive as they were sent, in one form or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+import wire_ranks
+
+from taut.distributed import LocalRanks, gather_sparse, gather_uneven
+from taut.distributed._wire import coded_bits, pack_entries, sparse_bytes
+from taut.errors import ArgumentError, CommunicationError, MeasurementError
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[LocalRanks]:
+    with LocalRanks(2) as ranks:
+        yield ranks
+
+
+def test_entries_of_all_sizes_and_forms_arrive_as_they_were_sent(pair: LocalRanks) -> None:
+    assert pair.run(wire_ranks.exchange_growing_entries) == [9 * 3 * 2] * 2
+
+
+def test_uneven_tensors_arrive_as_they_were_sent(pair: LocalRanks) -> None:
+    assert pair.run(wire_ranks.exchange_uneven) == [True, True]
+
+
+def test_ranks_that_disagree_on_the_form_are_told_both(pair: LocalRanks) -> None:
+    told = pair.run(wire_ranks.disagree)
+    assert told[0] == told[1]
+    assert "rank 0 plain indices and float32 values, rank 1 compact indices and float32 values" in told[0]
+
+
+@pytest.mark.slow
+def test_four_ranks() -> None:
+    with LocalRanks(4) as ranks:
+        assert ranks.run(wire_ranks.exchange_growing_entries) == [9 * 3 * 2] * 4
+        assert ranks.run(wire_ranks.exchange_uneven) == [True] * 4
+
+
+def test_an_error_on_a_rank_ends_all_and_is_shown() -> None:
+    with LocalRanks(2) as ranks:
+        assert ranks.run(wire_ranks.rank_and_size) == [(0, 2), (1, 2)]
+        with pytest.raises(MeasurementError, match="rank one cannot"):
+            ranks.run(wire_ranks.fail_on_one)
+        with pytest.raises(MeasurementError, match="not running"):
+            ranks.run(wire_ranks.rank_and_size)
+
+
+@pytest.mark.slow
+def test_a_rank_that_does_not_answer_is_given_up() -> None:
+    with LocalRanks(2) as ranks, pytest.raises(MeasurementError, match="rank 1: no answer"):
+        ranks.run(wire_ranks.never_answer, timeout=1.0)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.1, 0.01, 0.001])
+def test_the_expected_bits_of_an_index_are_those_of_random_places(share: float) -> None:
+    elements = 2_000_000
+    chosen = torch.rand(elements, generator=torch.Generator().manual_seed(1)) < share
+    indices = chosen.nonzero().flatten().to(torch.int32)
+    kept = indices.numel()
+    packed = pack_entries(indices, torch.zeros(kept, dtype=torch.bfloat16), "compact").numel()
+    assert packed == pytest.approx(sparse_bytes(kept, elements, 2, "compact"), rel=0.01)
+    assert (packed - 2 * kept) * 8 / kept == pytest.approx(coded_bits(share), rel=0.02)
+
+
+def test_plain_entries_take_four_bytes_an_index() -> None:
+    indices, values = wire_ranks.entries_of(0, 1000, torch.float32)
+    assert pack_entries(indices, values).numel() == 8000 == sparse_bytes(1000, 10**6, 4)
+
+
+@pytest.mark.parametrize(
+    ("indices", "values", "coding"),
+    [
+        (torch.zeros(2, dtype=torch.int64), torch.zeros(2), "plain"),
+        (torch.zeros(2, 1, dtype=torch.int32), torch.zeros(2, 1), "plain"),
+        (torch.zeros(2, dtype=torch.int32), torch.zeros(3), "plain"),
+        (torch.zeros(2, dtype=torch.int32), torch.zeros(2, dtype=torch.float64), "plain"),
+        (torch.zeros(2, dtype=torch.int32), torch.zeros(2), "zip"),
+    ],
+)
+def test_entries_that_do_not_fit_are_refused(indices: torch.Tensor, values: torch.Tensor, coding: str) -> None:
+    with pytest.raises(ArgumentError):
+        gather_sparse(indices, values, coding=coding)  # pyright: ignore[reportArgumentType]
+
+
+def test_without_ranks_there_is_no_exchange() -> None:
+    with pytest.raises(CommunicationError, match="no ranks"):
+        gather_uneven(torch.zeros(3))
+    with pytest.raises(ArgumentError, match="tensor"):
+        gather_uneven(torch.zeros(3, 1))
+    with pytest.raises(ArgumentError, match="ranks"):
+        LocalRanks(0)
