@@ -21,16 +21,14 @@ class EpochSums:
     """
 
     def __init__(self, names: tuple[str, ...]) -> None:
-        self._names = names
+        self._names, self._known = names, frozenset(names)
         self._sums: dict[str, torch.Tensor] = {}
 
     def add(self, name: str, gradient: torch.Tensor) -> None:
         """Add one gradient; other names are passed over."""
-        if name not in self._names:
-            return
         if name in self._sums:
             self._sums[name].add_(gradient)
-        else:
+        elif name in self._known:
             wide = torch.promote_types(gradient.dtype, torch.float32)
             self._sums[name] = gradient.detach().to(wide, copy=True)
 

@@ -25,7 +25,7 @@ class StagedThreshold:
     """SIDCo: a distribution fitted to all magnitudes, then to those above the last threshold, and so on.
 
     Source: An Efficient Statistical-based Gradient Compression Technique for Distributed Training Systems (MLSys 2021).
-    The number of stages changes by the paper's rule, which can go the wrong way (docs/decisions/0016), and nothing is
+    The number of stages changes by the paper's rule, which can go the wrong way (docs/decisions/0017), and nothing is
     sent at a step whose threshold is above all entries. `CountedThreshold` mends both.
 
     Attributes:
