@@ -394,15 +394,6 @@ def test_in_lockstep_each_worker_has_its_part_of_each_step(workers: int) -> None
     torch.testing.assert_close(run(x)[0], model.session(x)[0], rtol=1e-5, atol=1e-5)
 
 
-def test_stage_costs_are_measured_once_for_each_strategy() -> None:
-    costs = StageCosts(compiled(0).lowered)
-    steps = schedulable(compiled(0).lowered.blocks[0])
-    first = next(step for step in steps[1:] if can_split(compiled(0).lowered.blocks[0].steps[step], 2))
-    figures = [costs.sequential([first]), costs.split([first]), costs.concurrent([[steps[0]], [first]])]
-    assert all(figure > 0 for figure in figures)
-    assert [costs.sequential([first]), costs.split([first]), costs.concurrent([[steps[0]], [first]])] == figures
-
-
 @pytest.mark.parametrize("exact", [True, False])
 def test_the_fastest_schedule_gives_the_same_result(exact: bool) -> None:
     model = compiled(1)
