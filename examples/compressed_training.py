@@ -36,8 +36,8 @@ def digits() -> tuple[Tensor, Tensor]:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise MissingExtraError("scikit-learn", extra="demo", needed_for="this example") from error
-    pixels, digits = load_digits(return_X_y=True)
-    images, labels = torch.tensor(pixels, dtype=torch.float32) / 16, torch.tensor(digits)
+    pixels, numbers = load_digits(return_X_y=True)
+    images, labels = torch.tensor(pixels, dtype=torch.float32) / 16, torch.tensor(numbers)
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     return images[order], labels[order]
 
