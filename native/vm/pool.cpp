@@ -13,8 +13,9 @@ namespace taut::vm {
 namespace {
 
 constexpr std::int64_t nanoseconds_before_sleep = 2'000'000;
-// After a job that had to share its cores the workers rest so many times as long, which bounds what that costs.
-constexpr std::int64_t rest_after_contention = 16;
+// After a job that had to share its cores the workers rest as long, and after each more in a row twice as many times as
+// long, up to this: a passing disturbance costs little, and a lasting one is tried again seldom.
+constexpr std::int64_t longest_rest = 64;
 // Kernels keep tiles on the stack.
 constexpr std::size_t stack_bytes = std::size_t{4} << 20;
 
@@ -209,7 +210,13 @@ void Pool::Lease::run(Job& job) {
     for (unsigned i = 0; i + 1 < workers_; ++i) pool_->workers_[i]->offer(job);
     job.work(0);
     for (unsigned i = 0; i + 1 < workers_; ++i) pool_->workers_[i]->retract();
-    if (job.contended()) pool_->rests_until_ = now() + rest_after_contention * (now() - started);
+    if (job.contended()) {
+        const std::int64_t time = now();
+        pool_->rests_until_ = time + pool_->rest_ * (time - started);
+        pool_->rest_ = std::min(2 * pool_->rest_, longest_rest);
+    } else {
+        pool_->rest_ = std::max<std::int64_t>(pool_->rest_ / 2, 1);
+    }
 }
 
 }  // namespace taut::vm
