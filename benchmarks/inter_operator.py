@@ -2,11 +2,10 @@
 
 Every arm has a process of its own; they take turns in short blocks of wall-clock time. The ratio to a peer is the
 median over the rounds of the peer's time by ours in the same round, with a 95 % interval; beside it stands the ratio of
-the smallest times, which a busy host disturbs least. Ours first measures its schedules (steps on all workers, list
-schedules of whole and of split steps, the sequential program) and keeps the one that is surely fastest.
+the smallest times, which a busy host disturbs least. Ours is what `taut.compile.schedule` keeps on so many workers.
 
-The bound is that of whole steps, max(longest path, work / workers), from the steps' times alone on one core; schedules
-that split steps are bound by work / workers only. The share of the FMA peak is of both cores, at the smallest time.
+The bound is max(longest path, work / workers) from the times of steps, each on its best number of workers. The share of
+the FMA peak is of both cores, at the smallest time.
 
     python -m benchmarks.inter_operator [--quick] [--only CASE...] [--graphs FOLDER] [--json FILE]
 """
@@ -29,19 +28,17 @@ import torch
 
 from benchmarks._branchy_networks import NETWORKS, network
 from benchmarks._compiled_peers import export_onnx
-from taut.compile import compile_model
-from taut.compile._fastest_schedule import fastest_schedule
-from taut.compile._measured_schedule import step_seconds
-from taut.compile._parallel import lower_bound
+from taut.compile import compile_model, schedule
 from taut.errors import MeasurementError
 from taut.graph import graph_cost
 from taut.kernels import measure_peaks
-from taut.stats import Interval, IsolatedArm, fingerprint, quantile_interval, quietness
+from taut.stats import IsolatedArm, fingerprint, quantile_interval, quietness
 from taut.stats._clock import resolve_clock
 
 THREADS = (1, 2)
 OURS = "taut 2"
 BLOCK = 5e-3  # seconds
+BUDGET = 30.0  # seconds to find a schedule
 INPUTS = 4
 PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}
 
@@ -50,36 +47,27 @@ def ours(name: str, graphs: str, workers: int, report: str) -> Callable[[], obje
     """Ours; writes what it found out about schedules."""
     module, shape = network(name, graphs)
     inputs = [torch.randn(shape) for _ in range(INPUTS)]
-    model = compile_model(module, (inputs[0],))
-    session = model.session
-    if workers > 1:
-        found = fastest_schedule(model.lowered, (inputs[0],), workers, budget=20.0)
-        session = found.session
-        durations = step_seconds(model.lowered, model.session, (inputs[0],), 100)
+    if workers == 1:
+        model = compile_model(module, (inputs[0],))
+    else:
+        model = schedule(module, (inputs[0],), workers=workers, budget=BUDGET)
+        found = model.schedule
         details = {
-            "schedule": found.name,
-            "schedules": {name: _times(seconds, found.intervals.get(name)) for name, seconds in found.seconds.items()},
-            "steps": len(durations),
-            "bound": lower_bound(model.lowered.blocks[0], durations, workers),
-            "share": sum(durations) / workers,
+            "schedule": found.kept,
+            "schedules": {one.name: one.measured_seconds for one in found.candidates},
+            "steps": found.operators,
+            "bound": found.bound,
+            "share": found.work_by_workers,
             "macs": int(graph_cost(model.graph).macs),
         }
         Path(report).write_text(json.dumps(details))
+    session = model.session
     with torch.no_grad():
         difference = float((session(inputs[0])[0] - module(inputs[0])).abs().max())
     if difference > 1e-3:
         raise ValueError(f"ours differs from eager by {difference}")
     turn = itertools.cycle(inputs)
     return lambda: session(next(turn))
-
-
-def _times(seconds: float, interval: Interval | None) -> dict[str, float | None]:
-    """A median with its interval, which is missing where the host was too busy."""
-    return {
-        "seconds": seconds,
-        "low": None if interval is None else interval.low,
-        "high": None if interval is None else interval.high,
-    }
 
 
 def onnxruntime(name: str, graphs: str, threads: int, path: str) -> Callable[[], object]:
@@ -178,10 +166,7 @@ def compare(row: dict[str, Any], peak: float) -> None:
 def show(row: dict[str, Any]) -> None:
     """Print one network."""
     print(f"{row['case']}: {row['steps']} steps, {1e-6 * row['macs']:.1f} MMAC, schedule {row['schedule']} of", end="")
-    for name, found in row["schedules"].items():
-        ends = "disturbed" if found["low"] is None else f"{1e6 * found['low']:.1f}-{1e6 * found['high']:.1f}"
-        print(f" {name} {1e6 * found['seconds']:.1f} [{ends}]", end="")
-    print(" us")
+    print("".join(f" {name} {1e6 * seconds:.1f}" for name, seconds in row["schedules"].items()), "us")
     print(f"  bound {1e6 * row['bound']:.0f} us, work / workers {1e6 * row['share']:.0f} us; ours is", end=" ")
     print(f"{100 * row['gap']:+.0f} % and {100 * row['gap_to_share']:+.0f} % from them,", end=" ")
     print(f"at {100 * row['peak_share']:.0f} % of the FMA peak")
