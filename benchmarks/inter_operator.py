@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import itertools
 import json
 import random
@@ -54,6 +55,7 @@ def ours(name: str, graphs: str, workers: int, report: str) -> Callable[[], obje
         found = model.schedule
         details = {
             "schedule": found.kept,
+            "verdict": None if found.verdict is None else dataclasses.asdict(found.verdict),
             "schedules": {one.name: one.measured_seconds for one in found.candidates},
             "steps": found.operators,
             "bound": found.bound,

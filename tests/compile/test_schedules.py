@@ -240,6 +240,10 @@ def test_channels_of_pixels_are_disjoint_in_whatever_dimensions_the_pixels_lie()
     image, line = View(buffer, (2, 3, 10), (30, 10, 1)), View(buffer, (6, 10), (10, 1))
     assert disjoint(image.narrow(2, 0, 4), line.narrow(1, 4, 6))
     assert not disjoint(image.narrow(2, 0, 5), line.narrow(1, 4, 6))
+    images = Buffer("arena", torch.float32, 120)
+    half_of_each = View(images, (2, 3, 4), (60, 10, 1))
+    assert disjoint(half_of_each, View(images, (2, 2, 3, 6), (60, 30, 10, 1), 4))
+    assert not disjoint(half_of_each, View(images, (2, 2, 3, 6), (60, 30, 10, 1), 3))
 
 
 class Joined(torch.nn.Module):

@@ -58,7 +58,23 @@ def disjoint(a: View, b: View) -> bool:
     if first is None or second is None:
         return False
     # Pixels may be one dimension of one view and two of the other.
-    return _apart(*first, *second) or _apart(first[0], _joined(first[1]), second[0], _joined(second[1]))
+    return (
+        _apart(*first, *second)
+        or _apart(first[0], _joined(first[1]), second[0], _joined(second[1]))
+        or any(_in_other_columns(*first, *second, width) for _, width in (*first[1], *second[1]))
+    )
+
+
+def _in_other_columns(
+    offset_a: int, box_a: list[tuple[int, int]], offset_b: int, box_b: list[tuple[int, int]], width: int
+) -> bool:
+    """Whether views keep to different columns of rows that are `width` elements wide."""
+    begin_a, begin_b = offset_a % width, offset_b % width
+    end_a, end_b = (
+        begin + _reach([(size, stride) for size, stride in box if stride % width])
+        for begin, box in ((begin_a, box_a), (begin_b, box_b))
+    )
+    return max(end_a, end_b) < width and (end_a < begin_b or end_b < begin_a)
 
 
 def _apart(offset_a: int, box_a: list[tuple[int, int]], offset_b: int, box_b: list[tuple[int, int]]) -> bool:
