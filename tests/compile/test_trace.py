@@ -11,7 +11,7 @@ from taut.compile._prepare import prepare
 from taut.compile._program import Lowered, lower
 from taut.compile._trace import trace
 from taut.graph import Graph, Ref, bind_sizes, capture, evaluate
-from taut.runtime import Function, Kernel, Opcode, OperandType, Parameter, Program
+from taut.runtime import Function, Kernel, Opcode, OperandType, Parameter, Program, ShapeCode
 
 
 class Block(torch.nn.Module):
@@ -75,3 +75,19 @@ def test_sizes_that_depend_on_data_are_unknown() -> None:
     assert [operand.sizes for operand in nonzero.operands if operand is not None] == [(6,), (6, 1), (1,)]
     assert all(operand is not None and operand.sizes is None for operand in copy.operands)
     assert found.storage == 6 * 8 + 8
+
+
+@pytest.mark.parametrize("read", [(Opcode.ELEMENT, 1, 0, 0), (Opcode.LEVELS, 2, 3, 1, 0, 1, 0, 0)])
+def test_sizes_that_are_read_from_lists_and_trees_are_unknown(read: tuple[int, ...]) -> None:
+    code = (read, (Opcode.NEW, 1, 0, 1, 1), (Opcode.COPY, 1, 1), (Opcode.RETURN, 0))
+    given = Parameter("x", "tensor", torch.int64, (3,))
+    (copy,) = trace(Program((Function("main", 1, 0, 4, 2, code),), (given,), ()), [(3,)])[0].work
+    assert all(operand is not None and operand.sizes is None for operand in copy.operands)
+
+
+def test_code_that_never_runs_may_compute_anything() -> None:
+    square = (ShapeCode.LOAD, 0, ShapeCode.LOAD, 0, ShapeCode.MUL, ShapeCode.STORE, 0)
+    words = (ShapeCode.PUSH, 10, ShapeCode.STORE, 0, *square * 200)
+    code = ((Opcode.JUMP, 3), (Opcode.SHAPE, 0, len(words)), (Opcode.BIND, 0, 0, 5), (Opcode.RETURN, 0))
+    given = Parameter("x", "tensor", torch.float32, (3,))
+    assert trace(Program((Function("main", 1, 0, 1, 1, code, words),), (given,), ()), [(3,)])[0].work == []

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import pytest
-from assembly import F32, Op, Sh, flat, function, kernels, loaded, shape, sizes, tensor
+import torch
+from assembly import F32, Op, Sh, flat, function, kernels, loaded, nested, shape, sizes, tensor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taut.errors import GraphError
 from taut.graph import Ref
 from taut.runtime import Program
+from taut.runtime._races import check_races
 
 ROWS, COLUMNS = 12, 8
 
@@ -135,3 +140,91 @@ def test_enormous_sizes_are_refused_by_no_endless_computation(library_path: Path
     code = shape(Sh.PUSH, 2, Sh.STORE, 0, Sh.PUSH, 3, Sh.STORE, 1, Sh.PUSH, 10, Sh.STORE, 3, *squares)
     adds = flat(Op.KERNEL, 0, [0, 0, 1]), flat(Op.KERNEL, 0, [0, 0, 2])
     loaded(region(SIDE_BY_SIDE, *adds, first=code), library_path)
+
+
+@pytest.mark.parametrize("read", [(Op.ITEM, 4, 1), (Op.ELEMENT, 4, 1, 2), (Op.LEVELS, 5, 6, 4, 1, 1, 0, 0)])
+def test_an_offset_that_is_read_at_run_time_is_not_known(library_path: Path, read: tuple[int, ...]) -> None:
+    main = function(
+        sizes(2, 3, 0, 48),
+        read,
+        (Op.ARENA, 3),
+        (Op.ALLOC, 2, F32, 2, 2, 0, 1),
+        (Op.ALLOC, 3, F32, 4, 2, 0, 1),
+        flat(Op.PARALLEL, 2, *itertools.chain(*SIDE_BY_SIDE)),
+        flat(Op.KERNEL, 0, [0, 0, 2]),
+        flat(Op.KERNEL, 0, [0, 0, 3]),
+        flat(Op.RETURN, [2]),
+        takes=2,
+        gives=1,
+        name="main",
+    )
+    given = nested("tree") if read[0] == Op.LEVELS else tensor("offset", 1, dtype=torch.int64)
+    loaded(Program((main,), (tensor("x", 2, 3), given), Ref(0), kernels=kernels("add")), library_path)
+
+
+def test_places_beyond_all_memory_are_left_to_the_machine(library_path: Path) -> None:
+    main = function(
+        sizes(2, 3, 2**61, 1),
+        (Op.NEW, 1, F32, 2, 0, 1),
+        (Op.VIEW, 2, 1, 2, 2, 0, 1, 1, 3),
+        (Op.VIEW, 3, 1, 2, 2, 0, 1, 1, 3),
+        flat(Op.PARALLEL, 2, *itertools.chain(*SIDE_BY_SIDE)),
+        flat(Op.KERNEL, 0, [0, 0, 2]),
+        flat(Op.KERNEL, 0, [0, 0, 3]),
+        flat(Op.RETURN, [1]),
+        takes=1,
+        name="main",
+    )
+    made = loaded(Program((main,), (tensor("x", 2, 3),), Ref(0), kernels=kernels("add")), library_path)
+    with pytest.raises(GraphError, match="the view leaves"):
+        made.session()(torch.ones(2, 3))
+
+
+def columns(rows: int, count: int) -> Program:
+    """Each task writes a column of one matrix, and nothing orders them."""
+    code = sizes(rows, 1, count, *range(count))
+    views = [(Op.VIEW, 2 + column, 1, 3 + column, 2, 0, 1, 2, 1) for column in range(count)]
+    adds = [flat(Op.KERNEL, 0, [0, 0, 2 + column]) for column in range(count)]
+    main = function(
+        code,
+        (Op.NEW, 1, F32, 2, 0, 2),
+        *views,
+        flat(Op.PARALLEL, count, *itertools.chain(*[(1, 0, 0)] * count)),
+        *adds,
+        flat(Op.RETURN, [1]),
+        takes=1,
+        registers=2 + count,
+        slots=3 + count,
+        name="main",
+    )
+    return Program((main,), (tensor("x", rows, 1),), Ref(0), kernels=kernels("add"))
+
+
+def test_many_rows_are_compared_only_so_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[int] = []
+    search = np.searchsorted
+
+    def counted(rows: np.ndarray, places: np.ndarray, side: Literal["left", "right"]) -> np.ndarray:
+        compared.append(len(rows))
+        return search(rows, places, side=side)
+
+    monkeypatch.setattr(np, "searchsorted", counted)
+    check_races(columns(100_000, 300))
+    assert 100 <= len(compared) <= 1000
+
+
+def test_a_check_takes_little_memory() -> None:
+    count = 30_000
+    tasks = [flat(0, 0, [number - 1] if number else []) for number in range(count)]
+    main = function(
+        flat(Op.PARALLEL, count, *itertools.chain(*tasks)),
+        *[(Op.CLEAR, 0)] * count,
+        flat(Op.RETURN, []),
+        gives=0,
+        slots=2**20,
+    )
+    tracemalloc.start()
+    check_races(Program((main,), (), ()))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**23

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 
 from taut.errors import TautError
 from taut.graph import Graph, Interpreter
-from taut.runtime import DTYPES, Instruction, Opcode, Program, ShapeCode
+from taut.runtime import DTYPES, Instruction, Opcode, Program, compute_sizes
 
 _ALIGNMENT = 64
 
@@ -170,7 +170,7 @@ class _Activation:
         program = self.walk.program
         match opcode:
             case Opcode.SHAPE:
-                self._shape_code(self.code.shape_code[next(words) : next(words)])
+                compute_sizes(self.code.shape_code[next(words) : next(words)], self.heap)
             case Opcode.ARENA:
                 self.trace.arena = self.heap[next(words)]
             case Opcode.ALLOC:
@@ -209,15 +209,18 @@ class _Activation:
                 self._work(position, opcode, 0, [source, target])
             case Opcode.BIND:
                 slot, tensor, axis = next(words), self._tensor(next(words)), next(words)
-                self.heap[slot] = None if tensor is None or tensor.sizes is None else tensor.sizes[axis]
+                sizes = () if tensor is None or tensor.sizes is None else tensor.sizes
+                self.heap[slot] = sizes[axis] if axis < len(sizes) else None
             case Opcode.LOAD:
                 slot, value = next(words), self.registers[next(words)]
                 self.heap[slot] = value if isinstance(value, int) else None
             case Opcode.STORE:
                 register = next(words)
                 self.registers[register] = self.heap[next(words)]
-            case Opcode.ITEM | Opcode.TAG | Opcode.LENGTH:
+            case Opcode.ITEM | Opcode.TAG | Opcode.LENGTH | Opcode.ELEMENT:
                 self.heap[next(words)] = None
+            case Opcode.LEVELS:
+                self.registers[next(words)] = self.registers[next(words)] = self.heap[next(words)] = None
             case Opcode.CALL:
                 function = next(words)
                 given = [self._touch(register, position) for register in self._list(words)]
@@ -260,53 +263,6 @@ class _Activation:
     def _made(self, words: Iterator[int], dtype: torch.dtype, origin: str) -> Seen:
         sizes = [self.heap[slot] for slot in self._list(words)]
         return _contiguous(_known(sizes), dtype, origin)
-
-    def _shape_code(self, code: tuple[int, ...]) -> None:
-        stack: list[int | None] = []
-        words = iter(code)
-        for word in words:
-            match ShapeCode(word):
-                case ShapeCode.PUSH:
-                    stack.append(next(words))
-                case ShapeCode.LOAD:
-                    stack.append(self.heap[next(words)])
-                case ShapeCode.STORE:
-                    self.heap[next(words)] = stack.pop()
-                case ShapeCode.NOT:
-                    value = stack.pop()
-                    stack.append(None if value is None else int(not value))
-                case ShapeCode.SELECT:
-                    otherwise, then, condition = stack.pop(), stack.pop(), stack.pop()
-                    stack.append(None if condition is None else then if condition else otherwise)
-                case operation:
-                    b, a = stack.pop(), stack.pop()
-                    stack.append(None if a is None or b is None else _apply(operation, a, b))
-
-
-def _apply(operation: ShapeCode, a: int, b: int) -> int | None:
-    if operation in (ShapeCode.FLOORDIV, ShapeCode.CEILDIV, ShapeCode.MOD) and b == 0:
-        return None
-    return int(_BINARY[operation](a, b))
-
-
-_BINARY: dict[ShapeCode, Callable[[int, int], int]] = {
-    ShapeCode.ADD: lambda a, b: a + b,
-    ShapeCode.SUB: lambda a, b: a - b,
-    ShapeCode.MUL: lambda a, b: a * b,
-    ShapeCode.FLOORDIV: lambda a, b: a // b,
-    ShapeCode.CEILDIV: lambda a, b: -(-a // b),
-    ShapeCode.MOD: lambda a, b: a % b,
-    ShapeCode.MIN: min,
-    ShapeCode.MAX: max,
-    ShapeCode.EQ: lambda a, b: a == b,
-    ShapeCode.NE: lambda a, b: a != b,
-    ShapeCode.LT: lambda a, b: a < b,
-    ShapeCode.LE: lambda a, b: a <= b,
-    ShapeCode.GT: lambda a, b: a > b,
-    ShapeCode.GE: lambda a, b: a >= b,
-    ShapeCode.AND: lambda a, b: bool(a and b),
-    ShapeCode.OR: lambda a, b: bool(a or b),
-}
 
 
 def _known(sizes: Sequence[int | None]) -> tuple[int, ...] | None:

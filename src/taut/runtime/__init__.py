@@ -28,6 +28,7 @@ from taut.runtime._program import (
     Program,
     ShapeCode,
 )
+from taut.runtime._shape_values import compute_sizes
 from taut.runtime._storage import load_program, program_hash, save_program
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "ShapeCode",
     "SharedLibrary",
     "Span",
+    "compute_sizes",
     "disassemble",
     "load",
     "load_program",

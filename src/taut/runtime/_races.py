@@ -5,40 +5,25 @@ Sizes that depend on arguments are not known before a call: what cannot be decid
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from taut.errors import GraphError
-from taut.runtime._program import DTYPES, Function, Opcode, Program, ShapeCode
+from taut.runtime._program import DTYPES, Function, Opcode, Program
+from taut.runtime._shape_values import compute_sizes
 
-_MOST_ROWS = 200_000
-_MOST_PAIRS = 1_000_000
-"""Of one region; what is left then is let through: a program from elsewhere may not make loading take for ever."""
+_MOST_TASKS, _MOST_ROWS = 16_384, 200_000
+_MOST_PAIRS, _ROWS_OF_A_PAIR = 3_000_000, 8
+"""Pairs of a program that are compared, and how many rows of memory count as another one. What is left then is let
+through, as is a region of more tasks: a program from elsewhere may not make loading take for ever."""
 _LARGEST = 2**62
-_COPIED = (Opcode.ITEM, Opcode.LOAD, Opcode.TAG, Opcode.LENGTH)
-_OPERATIONS = {
-    ShapeCode.ADD: lambda a, b: a + b,
-    ShapeCode.SUB: lambda a, b: a - b,
-    ShapeCode.MUL: lambda a, b: a * b,
-    ShapeCode.FLOORDIV: lambda a, b: a // b if b else None,
-    ShapeCode.CEILDIV: lambda a, b: -(-a // b) if b else None,
-    ShapeCode.MOD: lambda a, b: a % b if b else None,
-    ShapeCode.MIN: min,
-    ShapeCode.MAX: max,
-    ShapeCode.EQ: lambda a, b: int(a == b),
-    ShapeCode.NE: lambda a, b: int(a != b),
-    ShapeCode.LT: lambda a, b: int(a < b),
-    ShapeCode.LE: lambda a, b: int(a <= b),
-    ShapeCode.GT: lambda a, b: int(a > b),
-    ShapeCode.GE: lambda a, b: int(a >= b),
-    ShapeCode.AND: lambda a, b: int(bool(a) and bool(b)),
-    ShapeCode.OR: lambda a, b: int(bool(a) or bool(b)),
-}
+_COPIED = (Opcode.ITEM, Opcode.LOAD, Opcode.TAG, Opcode.LENGTH, Opcode.ELEMENT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +49,9 @@ class _Place:
 
     @functools.cached_property
     def rows(self) -> tuple[NDArray[np.int64], int] | None:
-        """The starts of its runs of bytes, ascending, and how long each is; None where there are too many."""
+        """The starts of its runs of bytes, ascending, and how long each is; None where they are too many or too far."""
+        if not -_LARGEST < self.start <= self.end < _LARGEST:
+            return None
         length = self.itemsize
         left = sorted((step, size) for size, step in self.dimensions if size > 1 and step > 0)
         while left and left[0][0] == length:
@@ -88,6 +75,18 @@ class _Access:
     written: bool
 
 
+class _Budget:
+    """How many pairs may still be compared."""
+
+    def __init__(self) -> None:
+        self._left = _MOST_PAIRS
+
+    def spend(self, pairs: int = 1) -> bool:
+        """Count pairs; False where there were none left."""
+        self._left -= pairs
+        return self._left >= 0
+
+
 def check_races(program: Program) -> None:
     """Check a program that is well-formed otherwise.
 
@@ -95,18 +94,20 @@ def check_races(program: Program) -> None:
         GraphError: two tasks of a PARALLEL that nothing orders touch the same register or overlapping memory, and one
             of them writes it.
     """
+    budget = _Budget()
     for function in program.functions:
         if any(instruction[0] == Opcode.PARALLEL for instruction in function.instructions):
-            _Walk(program, function).run()
+            _Walk(program, function, budget).run()
 
 
 class _Walk:
     """Goes through a function once, from top to bottom, with what is known of slots and registers."""
 
-    def __init__(self, program: Program, function: Function) -> None:
+    def __init__(self, program: Program, function: Function, budget: _Budget) -> None:
         self._program = program
         self._function = function
-        self._slots: dict[int, int | None] = dict.fromkeys(range(function.slots), 0)
+        self._budget = budget
+        self._slots: dict[int, int | None] = collections.defaultdict(int)
         self._registers: dict[int, _Place | None] = {}
         self._arena: object = None
 
@@ -115,7 +116,8 @@ class _Walk:
         targets = {words[-1] for words in code if words[0] in (Opcode.JUMP, Opcode.BRANCH)}
         for number, words in enumerate(code):
             if number in targets:
-                self._slots, self._registers, self._arena = {}, {}, ("arena", number)
+                self._slots, self._registers = collections.defaultdict(lambda: None), {}
+                self._arena = ("arena", number)
             if words[0] == Opcode.PARALLEL:
                 self._check(number, words)
             else:
@@ -124,11 +126,11 @@ class _Walk:
     def _step(self, number: int, words: Sequence[int]) -> None:
         opcode = Opcode(words[0])
         if opcode is Opcode.SHAPE:
-            self._compute(self._function.shape_code[words[1] : words[2]])
+            compute_sizes(self._function.shape_code[words[1] : words[2]], self._slots)
         elif opcode is Opcode.ARENA:
             self._arena = ("arena", number)
         elif opcode is Opcode.ALLOC:
-            start = self._slots.get(words[3])
+            start = self._slots[words[3]]
             self._registers[words[1]] = self._dense(self._arena, start, words[2], words[5:])
         elif opcode is Opcode.NEW:
             self._registers[words[1]] = self._dense(("new", number), 0, words[2], words[4:])
@@ -140,6 +142,8 @@ class _Walk:
             place = self._registers.get(words[2])
             known = place is not None and words[3] < len(place.dimensions)
             self._slots[words[1]] = place.dimensions[words[3]][0] if known and place is not None else None
+        elif opcode is Opcode.LEVELS:
+            self._registers[words[1]] = self._registers[words[2]] = self._slots[words[3]] = None
         elif opcode in _COPIED:
             self._slots[words[1]] = None
         elif opcode in (Opcode.CALL, Opcode.FALLBACK):
@@ -157,7 +161,7 @@ class _Walk:
             self._registers[words[1]] = None
 
     def _dense(self, memory: object, start: int | None, dtype: int, slots: Sequence[int]) -> _Place | None:
-        sizes = [self._slots.get(slot) for slot in slots]
+        sizes = [self._slots[slot] for slot in slots]
         if start is None or any(size is None or size < 0 for size in sizes):
             return None
         dimensions: list[tuple[int, int]] = []
@@ -170,7 +174,7 @@ class _Walk:
 
     def _view(self, base: _Place | None, words: Sequence[int]) -> _Place | None:
         rank = words[4]
-        offset, *values = (self._slots.get(slot) for slot in (words[3], *words[5 : 5 + 2 * rank]))
+        offset, *values = (self._slots[slot] for slot in (words[3], *words[5 : 5 + 2 * rank]))
         if base is None or offset is None or any(value is None or value < 0 for value in values):
             return None
         item = base.itemsize
@@ -178,30 +182,9 @@ class _Walk:
         dimensions = tuple((size, step * item) for size, step in pairs if size is not None and step is not None)
         return _Place(base.memory, base.start + offset * item, dimensions, base.dtype)
 
-    def _compute(self, words: Sequence[int]) -> None:
-        """Runs shape code over what is known."""
-        stack: list[int | None] = []
-        rest = iter(words)
-        for word in rest:
-            code = ShapeCode(word)
-            if code is ShapeCode.PUSH:
-                stack.append(next(rest))
-            elif code is ShapeCode.LOAD:
-                stack.append(self._slots.get(next(rest)))
-            elif code is ShapeCode.STORE:
-                self._slots[next(rest)] = stack.pop()
-            elif code is ShapeCode.NOT:
-                value = stack.pop()
-                stack.append(None if value is None else int(not value))
-            elif code is ShapeCode.SELECT:
-                otherwise, then, condition = stack.pop(), stack.pop(), stack.pop()
-                stack.append(None if condition is None else then if condition else otherwise)
-            else:
-                b, a = stack.pop(), stack.pop()
-                value = None if a is None or b is None else _OPERATIONS[code](a, b)
-                stack.append(value if value is not None and abs(value) < _LARGEST else None)
-
     def _check(self, number: int, words: Sequence[int]) -> None:
+        if words[1] > _MOST_TASKS:
+            return
         accesses, before = self._region(number, words)
         by_register: dict[int, list[_Access]] = {}
         by_memory: dict[object, list[_Access]] = {}
@@ -213,13 +196,32 @@ class _Walk:
                 by_memory.setdefault(access.place.memory, []).append(access)
         for own in by_register.values():
             written = [access for access in own if access.written]
-            for a, b in itertools.islice(itertools.product(written, own), _MOST_PAIRS):
+            for a, b in self._affordable(itertools.product(written, own)):
                 if _free(a, b, before):
                     self._refuse(a, b, f"register {a.register}")
         for own in by_memory.values():
-            for a, b in itertools.islice(_near(own), _MOST_PAIRS):
-                if _free(a, b, before) and _share(a, b):
+            for a, b in self._affordable(_near(own)):
+                if _free(a, b, before) and self._share(a, b):
                     self._refuse(a, b, "overlapping memory")
+
+    def _affordable(self, pairs: Iterable[tuple[_Access, _Access]]) -> Iterator[tuple[_Access, _Access]]:
+        """The pairs, as long as more may be compared."""
+        return itertools.takewhile(lambda _: self._budget.spend(), pairs)
+
+    def _share(self, a: _Access, b: _Access) -> bool:
+        """Whether they surely have a byte in common."""
+        assert a.place is not None
+        assert b.place is not None
+        one, two = a.place.rows, b.place.rows
+        if one is None or two is None or not self._budget.spend((len(one[0]) + len(two[0])) // _ROWS_OF_A_PAIR):
+            return False
+        (first, length), (second, other) = one, two
+        # The last run that starts at or before each start of the other.
+        at = np.searchsorted(first, second, side="right") - 1
+        if np.any((at >= 0) & (first[at] + length > second)):
+            return True
+        at = np.searchsorted(second, first, side="right") - 1
+        return bool(np.any((at >= 0) & (second[at] + other > first)))
 
     def _region(self, number: int, words: Sequence[int]) -> tuple[list[_Access], list[int]]:
         """What the tasks touch, and for each task those that are done before it, as bits."""
@@ -271,19 +273,3 @@ def _near(accesses: Sequence[_Access]) -> Iterator[tuple[_Access, _Access]]:
             if start >= end:
                 break
             yield access, other
-
-
-def _share(a: _Access, b: _Access) -> bool:
-    """Whether they surely have a byte in common."""
-    assert a.place is not None
-    assert b.place is not None
-    one, two = a.place.rows, b.place.rows
-    if one is None or two is None:
-        return False
-    (first, length), (second, other) = one, two
-    # The last run that starts at or before each start of the other.
-    at = np.searchsorted(first, second, side="right") - 1
-    if np.any((at >= 0) & (first[at] + length > second)):
-        return True
-    at = np.searchsorted(second, first, side="right") - 1
-    return bool(np.any((at >= 0) & (second[at] + other > first)))
