@@ -263,6 +263,17 @@ def test_slices_of_a_joined_result_do_not_wait_for_each_other() -> None:
     assert first not in dependences(block)[second]
 
 
+class Shifted(torch.nn.Module):
+    """Adds a constant that lies in the middle of another tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("shift", torch.randn(5, 64)[3:])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.shift  # pyright: ignore[reportOperatorIssue]
+
+
 @pytest.mark.parametrize(
     ("model", "x", "parts"),
     [
@@ -277,6 +288,7 @@ def test_slices_of_a_joined_result_do_not_wait_for_each_other() -> None:
         (torch.nn.GELU(), torch.randn(5, 6).t(), 1),
         (torch.nn.GELU(), torch.randn(50), 3),
         (torch.nn.Softmax(-1), torch.randn(1, 5, 6), 3),
+        (Shifted(), torch.randn(2, 1), 3),
     ],
 )
 def test_parts_make_up_the_whole(model: torch.nn.Module, x: torch.Tensor, parts: int) -> None:

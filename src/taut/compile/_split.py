@@ -200,7 +200,8 @@ def _dense(view: View) -> View:
     sizes, strides = view.sizes, view.strides
     if constant is None or view.is_contiguous() or 0 in strides:
         return view
-    part = constant.as_strided(sizes, strides, int(view.offset)).contiguous()  # pyright: ignore[reportArgumentType]
+    begin = constant.storage_offset() + int(view.offset)
+    part = constant.as_strided(sizes, strides, begin).contiguous()  # pyright: ignore[reportArgumentType]
     buffer = Buffer("constant", view.dtype, part.numel(), part, view.buffer.name)
     return contiguous(buffer, tuple(part.shape))
 
