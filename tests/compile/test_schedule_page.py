@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from html.parser import HTMLParser
 
@@ -35,6 +36,7 @@ def sample(label: str = "tower.0") -> ScheduleReport:
     return ScheduleReport(
         workers=2,
         kept="stages",
+        staged="stages",
         seconds=100e-6,
         critical_path=90e-6,
         work_by_workers=75e-6,
@@ -50,6 +52,13 @@ def sample(label: str = "tower.0") -> ScheduleReport:
         complete=False,
         timelines={"stages": spans},
     )
+
+
+def test_the_total_is_that_of_the_stages_that_were_predicted() -> None:
+    report = sample()
+    merged = (*report.candidates, CandidateTime("merged stages", 70e-6, 80e-6))
+    assert report.measured_total == 100e-6
+    assert dataclasses.replace(report, candidates=merged, staged="merged stages").measured_total == 80e-6
 
 
 class Balanced(HTMLParser):

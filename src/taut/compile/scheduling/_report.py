@@ -88,6 +88,7 @@ class ScheduleReport:
     Attributes:
         workers: threads.
         kept: the name of the candidate that was kept.
+        staged: the name of the candidate that consists of the best stages.
         seconds: of a call of it.
         critical_path: seconds of the longest chain of steps, each on its best number of workers: a lower bound.
         work_by_workers: seconds of all steps shared evenly: another.
@@ -106,6 +107,7 @@ class ScheduleReport:
 
     workers: int
     kept: str
+    staged: str
     seconds: float
     critical_path: float
     work_by_workers: float
@@ -139,7 +141,7 @@ class ScheduleReport:
     @property
     def measured_total(self) -> float:
         """Seconds that a call of the program of stages takes."""
-        return next((one.measured_seconds for one in self.candidates if one.name.endswith("stages")), self.seconds)
+        return next((one.measured_seconds for one in self.candidates if one.name == self.staged), self.seconds)
 
     @property
     def stage_error(self) -> float | None:
@@ -196,7 +198,10 @@ def _report(document: Any) -> ScheduleReport:
         given[name] = _seconds(document[name])
     for name in ("workers", "operators", "states", "transitions", "requests", "measured"):
         given[name] = int(document[name])
-    given["kept"], given["complete"] = _text(document["kept"]), bool(document["complete"])
+    given["kept"], given["staged"] = _text(document["kept"]), _text(document["staged"])
+    given["complete"] = bool(document["complete"])
+    if not all(one.measured_seconds > 0 for one in given["candidates"]):
+        raise ValueError("candidates")
     return ScheduleReport(**given)
 
 

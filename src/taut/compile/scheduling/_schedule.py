@@ -266,6 +266,7 @@ class _Job:
             measured=plan.measured,
             search_seconds=plan.seconds,
             complete=plan.complete,
+            staged=staged.name,
             timelines=timelines,
         )
         return ScheduledModel(self._compiled, choice.kept, report, self._report)
