@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_tiles import Preferring
 from torch import Tensor, nn
 
 pytest.importorskip("halide", reason="the extra compile is not installed")
@@ -127,14 +128,45 @@ def test_a_damaged_note_is_no_schedule_or_a_sound_one(scheduled: ScheduledModel,
     if found is not None:
         json.dumps(found.to_dict(), allow_nan=False)
         summary(found)
+        render_schedule("net", found)
 
 
 @pytest.mark.parametrize(
-    ("options", "word"), [({"workers": 0}, "workers"), ({"workers": 257}, "workers"), ({"budget": 0}, "budget")]
+    ("options", "word"),
+    [
+        ({"workers": 0}, "workers"),
+        ({"workers": 65}, "workers"),
+        ({"budget": 0}, "budget"),
+        ({"budget": float("inf")}, "budget"),
+    ],
 )
 def test_arguments_out_of_range_are_refused(compiled: CompiledModel, options: dict[str, int], word: str) -> None:
     with pytest.raises(ArgumentError, match=word):
         schedule(compiled, (X,), **options)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_model_on_several_workers_is_refused(compiled: CompiledModel) -> None:
+    steps = schedulable(compiled.lowered.blocks[0])
+    lowered = apply_schedule(compiled.lowered, Queues((tuple(steps),)))
+    with pytest.raises(ArgumentError, match="several workers already"):
+        schedule(CompiledModel(compiled.graph, lowered, compiled.session, compiled.report), (X,))
+
+
+def test_a_schedule_keeps_devices_and_tiles(compiled: CompiledModel) -> None:
+    lowered = dataclasses.replace(compiled.lowered, devices={"last": 1}, tiles=Preferring(16))
+    steps = schedulable(lowered.blocks[0])
+    made = apply_schedule(lowered, Queues((tuple(steps),)))
+    assert (made.devices, made.tiles) == (lowered.devices, lowered.tiles)
+
+
+def test_nothing_is_merged_across_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    def priced(*_: object) -> dict[object, object]:
+        raise AssertionError
+
+    monkeypatch.setattr("taut.compile.scheduling._schedule.merge_prices", priced)
+    model = compile_model(Fire().eval(), (X,), devices={"row": 1})
+    made = schedule(model, (X,), budget=1)
+    torch.testing.assert_close(made(X), model(X), rtol=1e-4, atol=1e-4)
 
 
 def test_sizes_that_vary_are_refused() -> None:

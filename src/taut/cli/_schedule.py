@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def schedule(
     model: Annotated[str, typer.Argument(help="path.py:factory, package.module:factory or a .pt2 file")],
-    workers: Annotated[int, typer.Option(min=1, max=256, help="Threads, with the caller's.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Threads, with the caller's.")] = 2,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Write the scheduled program to this folder, as taut compile does."),

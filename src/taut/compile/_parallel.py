@@ -104,7 +104,8 @@ def apply_schedule(lowered: Lowered, schedule: Schedule, function: int = 0) -> L
     blocks, plans = list(lowered.blocks), list(lowered.plans)
     blocks[function] = block
     plans[function] = plan_memory(block, lowered.hint, before)
-    return assemble(lowered.graph, blocks, plans, lowered.hint, lowered.avoided, {function: regions})
+    made = assemble(lowered.graph, blocks, plans, lowered.hint, lowered.avoided, {function: regions})
+    return dataclasses.replace(made, devices=lowered.devices, tiles=lowered.tiles)
 
 
 def schedulable(block: Block) -> list[int]:

@@ -7,11 +7,20 @@ from taut.compile.interop._partition import partition
 from taut.compile.interop._published import ScheduledBlock, ScheduledNetwork, Slice, read_ios_schedule
 from taut.compile.interop._randwire import read_ios_graph
 from taut.compile.interop._search import greedy, search, sequential
-from taut.compile.interop._timeline import Bound, Slot, Timeline, exact_schedule, list_schedule, lower_bound
+from taut.compile.interop._timeline import (
+    MOST_WORKERS,
+    Bound,
+    Slot,
+    Timeline,
+    exact_schedule,
+    list_schedule,
+    lower_bound,
+)
 from taut.compile.interop._types import STRATEGIES, Schedule, Stage, Strategy
 from taut.compile.interop._validate import validate
 
 __all__ = [
+    "MOST_WORKERS",
     "STRATEGIES",
     "Bound",
     "CachedOracle",

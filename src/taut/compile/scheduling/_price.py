@@ -13,6 +13,7 @@ from taut.compile._split import can_split, split_step
 from taut.compile.scheduling._costs import StageCosts
 from taut.compile.scheduling._merge import CONVOLUTION, Mergeable, merge_convolutions, mergeable, merged_path
 from taut.compile.scheduling._operators import LIGHT, Operators
+from taut.cost import CostModel
 from taut.errors import GraphError
 from taut.graph import Graph
 
@@ -47,7 +48,7 @@ def merge_prices(
         if key is not None and nodes in owner:
             classes.setdefault(key, []).append((owner[nodes], one))
     chosen = [some for group in classes.values() for some in _subsets(group) if _worth_pricing(some)][:_MOST_PRICED]
-    made = [_wide(graph, tuple(one.node for _, one in some), workers) for some in chosen]
+    made = [_wide(graph, tuple(one.node for _, one in some), workers, lowered.tiles) for some in chosen]
     if not made:
         return {}
     built = build([recipe for wide in made for recipe in wide.recipes])
@@ -98,9 +99,9 @@ class _Wide:
         return min(alone, costs.split([self.step])) if alone >= LIGHT and costs.can_split(self.step) else alone
 
 
-def _wide(graph: Graph, nodes: tuple[int, ...], workers: int) -> _Wide:
+def _wide(graph: Graph, nodes: tuple[int, ...], workers: int, tiles: CostModel | None) -> _Wide:
     merged = merge_convolutions(graph, [nodes])
-    lowered = lower(merged)
+    lowered = lower(merged, tiles=tiles)
     path = merged_path(graph, nodes)
     wide = {node.id for node in merged.nodes if node.op == CONVOLUTION and node.module_path == path}
     for number, step in enumerate(lowered.blocks[0].steps):

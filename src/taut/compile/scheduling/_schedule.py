@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
@@ -13,6 +14,7 @@ from torch.export import ExportedProgram
 from taut.compile._model import CompiledModel, CompileReport, compile_model, generate_all
 from taut.compile._program import lower
 from taut.compile._views import View
+from taut.compile.interop import MOST_WORKERS
 from taut.compile.scheduling._choose import Choice, choose, take_turns
 from taut.compile.scheduling._merge import merge_convolutions
 from taut.compile.scheduling._plan import (
@@ -28,7 +30,7 @@ from taut.compile.scheduling._search import StagePlan
 from taut.compile.scheduling._timeline import spans_of, stage_seconds
 from taut.errors import ArgumentError, Interrupted
 from taut.graph import Graph
-from taut.runtime import MAX_WORKERS
+from taut.runtime import Opcode
 
 Progress: TypeAlias = Callable[[str, float], None]
 """Told what is being done, and the share of it that is done."""
@@ -70,6 +72,7 @@ def schedule(
     a worker each, one step on all workers, or convolutions of one input merged into one. Beside these stages stand
     schedules without barriers. The best is kept only if a paired comparison finds it faster than the sequential
     program; otherwise that one is. Results equal those of the sequential program up to rounding.
+    Convolutions of a model with modules on devices of their own are not merged.
 
     Args:
         model: a module, a program that torch.export made, a captured graph, or a compiled model of fixed sizes.
@@ -92,10 +95,10 @@ def schedule(
 
     Source: Ding et al., "IOS: Inter-Operator Scheduler for CNN Acceleration" (MLSys 2021).
     """
-    if not 1 <= workers <= MAX_WORKERS:
-        raise ArgumentError("workers", workers, expected=f"1 to {MAX_WORKERS}")
-    if not budget > 0:
-        raise ArgumentError("budget", budget, expected="more than 0 seconds")
+    if not 1 <= workers <= MOST_WORKERS:
+        raise ArgumentError("workers", workers, expected=f"1 to {MOST_WORKERS}")
+    if not 0 < budget < math.inf:
+        raise ArgumentError("budget", budget, expected="a positive, finite number of seconds")
     say = progress or (lambda _doing, _share: None)
     compiled = model
     if not isinstance(compiled, CompiledModel):
@@ -105,10 +108,22 @@ def schedule(
             example_kwargs,
             progress=lambda _, done, total: say(f"generating {total} kernels", done / total),
         )
+    _check_sequential(compiled)
     _check_static(compiled)
     given = compiled.bind(*example_inputs, **(example_kwargs or {})) if example_inputs or example_kwargs else ()
     inputs = given or tuple(_random_inputs(compiled))
     return _Job(compiled, inputs, workers, budget, say, exact=exact).run()
+
+
+def _check_sequential(compiled: CompiledModel) -> None:
+    """Refuse what was scheduled before: there would be no program on one worker to compare with."""
+    if any(words[0] == Opcode.PARALLEL for function in compiled.program.functions for words in function.instructions):
+        raise ArgumentError(
+            "model",
+            "a program that runs on several workers already",
+            expected="a model that is not scheduled yet",
+            fix="schedule the model or the compiled model that it was made of",
+        )
 
 
 def _check_static(compiled: CompiledModel) -> None:
@@ -203,7 +218,7 @@ class _Job:
             self._staged = self._candidates[0]
             return
         self._take(measured, find_stages(measured, _SHARES["search"] * self._budget, self._stages_told))
-        if not self._exact:
+        if not self._exact and not compiled.lowered.devices:
             self._merge(measured)
 
     def _stages_told(self, count: int) -> None:
@@ -234,7 +249,7 @@ class _Job:
         if not chosen:
             return
         merged = merge_convolutions(graph, chosen)
-        lowered, _, failed = generate_all(merged, lower(merged))
+        lowered, _, failed = generate_all(merged, lower(merged, tiles=measured.lowered.tiles))
         if failed:
             return
         again = measure_steps(lowered, self._workers, lambda share: self._say("timing each merged step", share))
@@ -251,6 +266,7 @@ class _Job:
         report = ScheduleReport(
             workers=self._workers,
             kept=choice.kept.name,
+            staged=staged.name,
             seconds=choice.seconds[choice.kept.name],
             critical_path=critical,
             work_by_workers=work,
@@ -266,7 +282,6 @@ class _Job:
             measured=plan.measured,
             search_seconds=plan.seconds,
             complete=plan.complete,
-            staged=staged.name,
             timelines=timelines,
         )
         return ScheduledModel(self._compiled, choice.kept, report, self._report)
