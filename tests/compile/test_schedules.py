@@ -30,12 +30,13 @@ from taut.compile._parallel import (
     apply_schedule,
     list_schedule,
     lockstep,
-    lower_bound,
     schedulable,
+    threads_of,
 )
 from taut.compile._program import Lowered
 from taut.compile._split import can_split, split_step
 from taut.compile._views import Buffer, View
+from taut.compile.scheduling._candidates import bound
 from taut.errors import ArgumentError, GraphError
 from taut.runtime import Opcode, Session, load
 from taut.stats import Interval
@@ -387,8 +388,23 @@ def test_list_schedules_are_valid_and_no_better_than_the_bound(seed: int, worker
                 free[worker] = max([free[worker], *(end[other] for other in needed[step])]) + durations[step]
                 end[step] = free[worker]
                 position[worker] += 1
-    assert max(end.values()) >= lower_bound(block, durations, workers) - 1e-9
-    assert max(end.values()) <= 2 * lower_bound(block, durations, workers) + 1e-9
+    least = max(bound(block, durations, {}, workers))
+    assert least - 1e-9 <= max(end.values()) <= 2 * least + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("schedule", "threads"),
+    [
+        (Queues(()), 1),
+        (Queues(((0, 1), ())), 1),
+        (Queues(((), (0,))), 2),
+        (Stages((((0,),), ((1, 2),)), 2), 1),
+        (Stages((((0,),), ((1,), (2,), (3,))), 2), 2),
+        (Stages((((0,),), ((1,), (2,), (3,))), 4), 3),
+    ],
+)
+def test_threads_are_those_that_have_steps(schedule: Schedule, threads: int) -> None:
+    assert threads_of(schedule) == threads
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])

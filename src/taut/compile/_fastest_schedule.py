@@ -12,7 +12,7 @@ from taut.codegen import Recipe, build
 from taut.compile._block import Block, KernelStep
 from taut.compile._dims import product
 from taut.compile._measured_schedule import session_of, step_seconds
-from taut.compile._parallel import Schedule, Split, apply_schedule, list_schedule, lockstep, schedulable
+from taut.compile._parallel import Schedule, Split, apply_schedule, list_schedule, lockstep, schedulable, threads_of
 from taut.compile._program import Lowered
 from taut.compile._split import can_split
 from taut.compile._undisturbed import TimedSession, time_sessions
@@ -81,10 +81,8 @@ def fastest_schedule(
     usable = {name: made for name, made in programs.items() if not built.failed.keys() & made.recipes().keys()}
     found = {"sequential": lowered} | usable
     sessions = {name: session_of(made, built) for name, made in found.items()}
-    timed = {
-        name: TimedSession(session, inputs, 1 if name == "sequential" else workers)
-        for name, session in sessions.items()
-    }
+    threads = {"sequential": 1} | {name: threads_of(schedule) for name, schedule in schedules.items()}
+    timed = {name: TimedSession(session, inputs, threads[name]) for name, session in sessions.items()}
     time_sessions(timed, _SAMPLES, budget)
     seconds = {name: statistics.median(own.times()) for name, own in timed.items()}
     intervals = {name: interval for name, own in timed.items() if (interval := _interval(own.undisturbed)) is not None}

@@ -113,6 +113,13 @@ def schedulable(block: Block) -> list[int]:
     return [number for number, step in enumerate(block.steps) if isinstance(step, KernelStep | CopyStep)]
 
 
+def threads_of(schedule: Schedule) -> int:
+    """How many threads a call of its program keeps busy: those up to the last that has steps."""
+    if isinstance(schedule, Stages):
+        return max((min(len(stage), schedule.workers) for stage in schedule.stages), default=1)
+    return max((number for number, queue in enumerate(schedule.workers, 1) if queue), default=1)
+
+
 def list_schedule(
     block: Block,
     durations: Sequence[float],
@@ -198,14 +205,6 @@ def lockstep(block: Block, durations: Sequence[float], workers: int, parts: Mapp
             queues[worker].append(step)
             load[worker] += durations[step]
     return Queues(tuple(map(tuple, queues)))
-
-
-def lower_bound(block: Block, durations: Sequence[float], workers: int) -> float:
-    """No schedule of whole steps takes less: the longest path, or the work shared evenly."""
-    finish: list[float] = []
-    for step, earlier in enumerate(dependences(block)):
-        finish.append(durations[step] + max((finish[other] for other in earlier), default=0.0))
-    return max(max(finish, default=0.0), sum(durations) / workers)
 
 
 def _bytes_between(writer: Step, reader: Step) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from taut.runtime import Session, regions_run_alone, worker_seconds
+from taut.stats import available_cores
 
 _BLOCK = 5e-4
 """Seconds of a timed block: short, so that many find all cores free on a busy host."""
@@ -29,7 +30,7 @@ class TimedSession:
     """
 
     def __init__(self, session: Session, inputs: Sequence[Any], workers: int) -> None:
-        self._session, self._inputs, self._workers = session, inputs, workers
+        self._session, self._inputs, self._workers = session, inputs, min(workers, available_cores())
         self.undisturbed: list[float] = []
         self.every: list[float] = []
         session.time(inputs, 2)

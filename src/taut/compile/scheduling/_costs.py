@@ -11,7 +11,7 @@ from taut.codegen import Built, Recipe
 from taut.compile._block import Block, CopyStep, KernelStep
 from taut.compile._dependences import accesses
 from taut.compile._measured_schedule import build_parts, session_of
-from taut.compile._parallel import Item, Part, Stages, apply_schedule, schedulable
+from taut.compile._parallel import Item, Part, Stages, apply_schedule, schedulable, threads_of
 from taut.compile._program import Lowered
 from taut.compile._split import can_split, split_step
 from taut.compile._undisturbed import TimedSession
@@ -94,8 +94,7 @@ class StageCosts:
         copies = self._copies(stages)
         lowered, schedule = _alone(self._lowered, stages, copies, self.workers)
         session = session_of(apply_schedule(lowered, schedule), self.built)
-        wide = max(len({position % self.workers for position in range(len(stage))}) for stage in stages)
-        timed = TimedSession(session, (), wide)
+        timed = TimedSession(session, (), threads_of(schedule))
         for _ in range(_MOST):
             timed.time()
             if len(timed.undisturbed) >= _FEWEST and _agree(timed.undisturbed):

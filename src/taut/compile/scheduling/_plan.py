@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from taut.codegen import build
 from taut.compile._measured_schedule import session_of
-from taut.compile._parallel import Schedule, apply_schedule
+from taut.compile._parallel import Schedule, apply_schedule, threads_of
 from taut.compile._program import Lowered
 from taut.compile.interop import Stage
 from taut.compile.scheduling._candidates import barrier_free, bound, predicted
@@ -85,7 +85,7 @@ class Measured:
                 if seconds is None:
                     seconds = predicted(block, schedule, self.durations, self.split)
                 session = session_of(made[name], built)
-                found.append(Candidate(name, made[name], session, seconds, self.costs.workers))
+                found.append(Candidate(name, made[name], session, seconds, threads_of(schedule)))
         return found
 
 
