@@ -36,7 +36,9 @@ def inspect_compiled(path: Path, shapes: list[str], top: int, json_path: str | N
         progress("calibrating the host (once)", 0.0)
         peaks = calibrate(threads=1)
         model = load(
-            path, progress=lambda _stage, done, total: progress(f"generating {total} kernels", 0.8 * done / total)
+            path,
+            workers=1,
+            progress=lambda _stage, done, total: progress(f"generating {total} kernels", 0.8 * done / total),
         )
         progress("timing each instruction", 0.9)
         found = inspect_program(model, program_inputs(model, shapes), peaks)

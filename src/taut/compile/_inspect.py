@@ -191,12 +191,17 @@ def random_inputs(
 
 
 def _profile(model: CallableProgram, inputs: Sequence[Any]) -> dict[tuple[int, int], tuple[int, float]]:
-    """Calls of each instruction, and the median over some runs of the seconds that all its calls take."""
+    """Calls of each instruction, and the median over some runs of the seconds that all its calls take.
+
+    What hands steps to workers is left out: it lasts as long as these.
+    """
+    functions = model.program.functions
     runs = [model.session.profile(*inputs) for _ in range(_REPEATS + 1)][1:]
     found: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for run in runs:
         for entry in run:
-            found.setdefault((entry.function, entry.instruction), []).append((entry.nanoseconds, entry.calls))
+            if functions[entry.function].instructions[entry.instruction][0] != Opcode.PARALLEL:
+                found.setdefault((entry.function, entry.instruction), []).append((entry.nanoseconds, entry.calls))
     middles = {key: sorted(entries)[len(entries) // 2] for key, entries in found.items()}
     return {key: (calls, nanoseconds / 1e9) for key, (nanoseconds, calls) in middles.items()}
 

@@ -77,20 +77,22 @@ def save(
     return folder
 
 
-def load(path: str | Path, *, progress: Progress | None = None) -> CallableProgram:
+def load(path: str | Path, *, workers: int | None = None, progress: Progress | None = None) -> CallableProgram:
     """Load a compiled model that `save` wrote; safe on files from anywhere.
 
     Its kernels are generated for this host, or taken from the cache.
 
     Args:
         path: the folder.
+        workers: threads of a call where the program is scheduled over several, with its own; by default as many as it
+            asks for and this process has CPUs.
         progress: called as kernels are generated.
 
     Returns:
         The program, called like the original model.
 
     Raises:
-        ArgumentError: the path is none.
+        ArgumentError: the path is none, or the number of workers is out of range.
         ArtefactError: it is no program, or is truncated, tampered with or from a newer version.
         GraphError: the program is malformed; nothing of it has run then.
         MissingExtraError: it has kernels to generate, and the extra "compile" is not installed.
@@ -106,7 +108,7 @@ def load(path: str | Path, *, progress: Progress | None = None) -> CallableProgr
             expected="a host like the one where it was compiled",
             fix="compile the model again on this host: what cannot be generated runs on ATen then",
         )
-    session = load_executable(program, library_of(program, built)).session()
+    session = load_executable(program, library_of(program, built)).session(workers=workers)
     return CallableProgram(program, session, InputChecker(_signature(program.parameters)))
 
 
