@@ -26,7 +26,7 @@ from taut.compile.scheduling import chrome_trace, merge_convolutions, mergeable,
 from taut.compile.scheduling._candidates import barrier_free, bound, predicted
 from taut.compile.scheduling._costs import StageCosts, split_stages
 from taut.compile.scheduling._operators import operators_of
-from taut.compile.scheduling._plan import find_stages, measure_steps
+from taut.compile.scheduling._plan import Candidate, find_stages, measure_steps
 from taut.compile.scheduling._search import StageOracle, search_stages
 from taut.errors import ArgumentError, Interrupted
 from taut.graph import Graph, Interpreter, capture
@@ -179,6 +179,33 @@ def test_one_worker_keeps_the_sequential_program(compiled: CompiledModel) -> Non
     made = schedule(compiled, workers=1, budget=1)
     assert made.schedule.kept == "sequential"
     assert torch.equal(made(X), compiled(X))
+
+
+class Interleaved(nn.Module):
+    """Two branches whose layers take turns in the code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c, self.d = (nn.Conv2d(64, 64, 3, padding=1) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = self.a(x), self.b(x)
+        return torch.cat([self.c(first), self.d(second)], 1)
+
+
+def test_on_one_worker_stages_are_timed_in_their_own_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    orders: list[list[str]] = []
+
+    def timed(staged: Candidate, _: object, counts: list[int]) -> list[float]:
+        orders.append([step.label for step in staged.lowered.blocks[0].steps])
+        return [1.0] * len(counts)
+
+    monkeypatch.setattr("taut.compile.scheduling._schedule.stage_seconds", timed)
+    x = torch.randn(1, 64, 14, 14)
+    report = schedule(compile_model(Interleaved().eval(), (x,)), (x,), workers=1, budget=1).schedule
+    names = [name for stage in report.stages for group in stage.groups for name in group if name in "abcd"]
+    assert [label for label in orders[0] if label in "abcd"] == names
+    assert set(names) == set("abcd")
 
 
 def test_what_runs_on_aten_stays_in_its_place() -> None:

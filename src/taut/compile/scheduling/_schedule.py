@@ -18,6 +18,7 @@ from taut.compile.interop import MOST_WORKERS
 from taut.compile.scheduling._choose import Choice, choose, take_turns
 from taut.compile.scheduling._merge import merge_convolutions
 from taut.compile.scheduling._plan import (
+    STAGES,
     Candidate,
     Measured,
     candidates_of,
@@ -214,8 +215,9 @@ class _Job:
         self._candidates.append(measured.sequential())
         self._steps = measured
         if workers == 1 or not measured.costs.steps:
-            self._measured, self._plan = measured, find_stages(measured, 0.0, lambda _: None)
-            self._staged = self._candidates[0]
+            plan = find_stages(measured, 0.0, lambda _: None)
+            (self._staged,) = measured.candidates({STAGES: (plan.stages(workers), plan.schedule.cost)})
+            self._measured, self._plan = measured, plan
             return
         self._take(measured, find_stages(measured, _SHARES["search"] * self._budget, self._stages_told))
         if not self._exact and not compiled.lowered.devices:
