@@ -33,6 +33,13 @@ def residual_of(gradient: Gradient, memory: Memory, quantity: str = RESIDUAL) ->
     return found.view(-1)
 
 
+def forget_not_finite(gradient: Gradient, memory: Memory) -> None:
+    """Clear what is not finite in what this rank keeps of a parameter."""
+    kept = memory[gradient.name]
+    for quantity in OF_EACH_RANK & set(kept):
+        kept[quantity].masked_fill_(~kept[quantity].isfinite(), 0)
+
+
 def next_step(name: str, memory: Memory) -> int:
     """How often a parameter was exchanged before; counts this time."""
     count = memory.setdefault(name, {}).setdefault(STEP, torch.zeros((), dtype=torch.int64))
