@@ -29,7 +29,7 @@ def residual_of(gradient: Gradient, memory: Memory, quantity: str = RESIDUAL) ->
     found = kept.get(quantity)
     if found is None or found.shape != gradient.tensor.shape or found.dtype != dtype:
         found = torch.zeros(gradient.tensor.shape, dtype=dtype, device=gradient.tensor.device)
-        kept[quantity] = found
+    kept[quantity] = found = found.to(gradient.tensor.device)  # a checkpoint may have been read on another one
     return found.view(-1)
 
 
