@@ -208,6 +208,7 @@ def test_a_decision_that_does_not_fit_is_an_error_on_all_ranks(ranks: list[dict[
         ("class", "ArgumentError", ["TopK"]),
         ("complex", "ArgumentError", ["parameter weight", "complex64"]),
         ("in the exchange", "KernelError", ["the kernel refused"]),
+        ("in a static graph", "KernelError", ["the kernel refused"]),
     ],
 )
 def test_errors_say_what_is_wrong(case: str, kind: str, parts: list[str], ranks: list[dict[str, Any]]) -> None:
