@@ -261,6 +261,7 @@ def errors(rank: int) -> dict[str, tuple[str, str] | None]:
         "unwrapped": error_of(lambda: attach(network(), TopK(0.1))),
         "different": error_of(lambda: attach(different, TopK(0.1 + 0.1 * rank))),
         "different kinds": error_of(lambda: attach(different, TopK(0.1) if rank else Float16())),
+        "different buckets": error_of(lambda: attach(wrap(network(), bucket_cap_mb=0.5 + rank), TopK(0.1))),
         "one refuses": error_of(lambda: attach(model if rank == 1 else fresh, TopK(0.1))),
         "no levels": error_of(lambda: attach(different, [])),
         "no controller": error_of(lambda: attach(different, [TopK(0.5), TopK(0.1)])),
