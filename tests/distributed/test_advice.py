@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,11 @@ from taut.distributed import (
     BASELINES,
     CANDIDATES,
     Cluster,
+    Communicator,
     EncodeCost,
+    Gradient,
+    Memory,
+    NoCompression,
     Profile,
     advise,
     even_workload,
@@ -31,8 +36,10 @@ from taut.distributed import (
     sweep,
     time_encoder,
 )
+from taut.distributed._memory import joined
+from taut.distributed._probe import time_encoders
 from taut.errors import ArgumentError, ArtefactError, ModelError, TruncatedError, VersionError
-from taut.hardware import FORMS, LinkModel
+from taut.hardware import DRAWS, FORMS, LinkModel
 
 MEGABIT = 1e6 / 8
 SHAPES = [(1000, 1000)] * 20  # 80 MB
@@ -85,6 +92,10 @@ def test_buckets_hold_every_gradient_once_and_close_at_their_size() -> None:
     assert [len(bucket.shapes) for bucket in buckets] == [1, 7, 7, 5]
     assert [bucket.ready for bucket in buckets] == sorted(bucket.ready for bucket in buckets)
     assert buckets[-1].ready == pytest.approx(JOB.backward)
+
+
+def test_a_size_of_buckets_that_was_chosen_holds_for_the_first_one_too() -> None:
+    assert [len(bucket.shapes) for bucket in JOB.buckets(8 * 2**20)] == [3] * 6 + [2]
 
 
 @given(
@@ -193,6 +204,24 @@ def test_timing_an_encoder_gives_costs_that_grow_with_the_gradient() -> None:
     small, large = (cost.seconds(1, elements, 4) for elements in (10**5, 10**7))
     assert (cost.coefficients >= 0).all()
     assert (large > small).all()
+
+
+def test_plain_data_parallel_encodes_nothing() -> None:
+    (cost,) = time_encoders(names=["fp32"]).values()
+    assert cost.coefficients.shape == (1 + DRAWS, 3)
+    assert not cost.coefficients.any()
+
+
+def test_encoders_are_timed_on_gradients_that_lie_in_one_bucket() -> None:
+    seen: list[bool] = []
+
+    class Seen(NoCompression):
+        def exchange(self, gradients: Sequence[Gradient], communicator: Communicator, memory: Memory) -> None:
+            seen.append(joined([gradient.tensor for gradient in gradients]) is not None)
+
+    time_encoder(Seen(), repeats=1)
+    assert seen
+    assert all(seen)
 
 
 def test_a_profile_survives_its_file(tmp_path: Path) -> None:

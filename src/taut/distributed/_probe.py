@@ -26,7 +26,7 @@ from taut.distributed._step_time import EncodeCost
 from taut.distributed._traffic import HEADER_BYTES
 from taut.distributed._wire import Coding, gather_uneven, pack_entries, unpack_entries
 from taut.errors import ArgumentError, MeasurementError
-from taut.hardware import CollectiveTiming, LinkModel, fit_links, fit_times, measured_bandwidth
+from taut.hardware import DRAWS, CollectiveTiming, LinkModel, fit_links, fit_times, measured_bandwidth
 from taut.stats import available_cores, fingerprint
 
 # Below a few packets a link costs latency only. Larger messages follow the line of these.
@@ -136,12 +136,15 @@ def time_collectives(
 
 
 def time_encoders(progress: Progress | None = None, names: Sequence[str] = tuple(CANDIDATES)) -> dict[str, EncodeCost]:
-    """Time what the compressors of `CANDIDATES` do beside sending, on this thread, whatever the ranks are."""
+    """Time what the compressors of `CANDIDATES` do beside sending, on this thread, whatever the ranks are.
+
+    That of fp32 is nothing: plain DistributedDataParallel has no hook.
+    """
     say = progress or _silent
     costs = {}
     for place, name in enumerate(names):
         say(name, place / len(names))
-        costs[name] = time_encoder(CANDIDATES[name])
+        costs[name] = EncodeCost(np.zeros((1 + DRAWS, 3))) if name == "fp32" else time_encoder(CANDIDATES[name])
     return costs
 
 
@@ -157,11 +160,13 @@ def time_encoder(compressor: Compressor, repeats: int = 5) -> EncodeCost:
     rows, seconds = [], []
     with thread_count(1):
         for shapes, ranks in itertools.product(_ENCODED, _DECODED_RANKS):
-            elements = sum(torch.Size(shape).numel() for shape in shapes)
+            sizes = [torch.Size(shape).numel() for shape in shapes]
+            elements = sum(sizes)
             communicator = _Echo(ranks)
             memory: Memory = {}
             for repeat in range(repeats + 1):
-                gradients = [Gradient(str(place), torch.randn(shape)) for place, shape in enumerate(shapes)]
+                pieces = torch.randn(elements).split(sizes)  # as they lie in a bucket
+                gradients = [Gradient(str(place), piece.view(shapes[place])) for place, piece in enumerate(pieces)]
                 before, start = communicator.seconds, time.thread_time()
                 compressor.exchange(gradients, communicator, memory)
                 taken = time.thread_time() - start - (communicator.seconds - before)

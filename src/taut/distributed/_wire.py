@@ -140,7 +140,11 @@ def unpack_entries(
     """
     split = kept * dtype.itemsize
     theirs = packed[_aligned(split) :]
-    found = theirs.view(torch.int32) if coding == "plain" else decode_indices(theirs.cpu(), _MOST_ELEMENTS).to(theirs.device)
+    found = (
+        theirs.view(torch.int32)
+        if coding == "plain"
+        else decode_indices(theirs.cpu(), _MOST_ELEMENTS).to(theirs.device)
+    )
     if found.numel() != kept:
         raise CommunicationError(f"{found.numel()} indices have arrived with {kept} values")
     return found, packed[:split].view(dtype)
@@ -216,7 +220,9 @@ class _Peers:
         outgrown = [HEADER_BYTES + size > room for size, room in zip(lengths, self._room, strict=True)]
         contents = [row[HEADER_BYTES : HEADER_BYTES + size] for row, size in zip(rows, lengths, strict=True)]
         if any(outgrown):
-            late = self._send(message[HEADER_BYTES:], [size * grown for size, grown in zip(lengths, outgrown, strict=True)])
+            late = self._send(
+                message[HEADER_BYTES:], [size * grown for size, grown in zip(lengths, outgrown, strict=True)]
+            )
             contents = [new if grown else old for new, old, grown in zip(late, contents, outgrown, strict=True)]
         # Sender and receiver have seen the same messages, so that both come to the same room.
         self._room = [max(room, 2 * (HEADER_BYTES + size)) for room, size in zip(self._room, lengths, strict=True)]
