@@ -18,6 +18,7 @@ from taut.hardware._fit import DRAWS, fit_times
 
 _COEFFICIENTS = 4
 _LEAST_JUDGED = 2**16
+_LEAST_TELLING = 2**20
 _GOODPUT = 1448 / 1514  # of TCP over Ethernet: what is left of a full packet without its headers
 
 
@@ -197,13 +198,18 @@ def measured_bandwidth(timings: Sequence[CollectiveTiming], loopback: LinkModel)
     Raises:
         MeasurementError: the link costs nothing that can be told from noise.
     """
-    per_byte = []
+    largest: dict[str, float] = {}
     for one in timings:
+        largest[one.collective] = max(one.size, largest.get(one.collective, 0.0))
+    # Large messages tell most; on slow links they are left out, and smaller ones tell as much.
+    telling = [one for one in timings if one.size >= min(_LEAST_TELLING, largest[one.collective])]
+    per_byte = []
+    for one in telling:
         known = float(loopback.seconds(one.collective, one.size, one.ranks, None, crowding=one.crowding)[0])
         _, share = FORMS[one.collective].counts(one.ranks)
-        if one.seconds > known and one.size >= 2**20:
+        if one.seconds > known:
             per_byte.append((one.seconds - known) / (one.size * share))
-    if len(per_byte) < max(1, len(timings) // 4):
+    if not per_byte or 2 * len(per_byte) < len(telling):
         raise MeasurementError("the link is as fast as loopback", fix="give its bandwidth, e.g. --link 100Gbit")
     return float(1 / (np.median(per_byte) * _GOODPUT))
 
