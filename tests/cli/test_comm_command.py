@@ -86,6 +86,8 @@ def test_the_study_prints_a_count_for_each_link(tmp_path: Path) -> None:
         (("x.py:f", "--recipe", "r.json"), "--recipe"),
         (("x.py:f", "--link", "fast"), "--link"),
         (("x.py:f", "--link", "10GB"), "--link"),
+        (("x.py:f", "--link", "10GB/s"), "--link"),
+        (("x.py:f", "--link", "10GBps"), "--link"),
         (("x.py:f", "--link", "0bit"), "--link"),
         (("x.py:f", "--backward", "120"), "--backward"),
         (("x.py:f", "--bucket", "0"), "--bucket"),
@@ -122,7 +124,8 @@ def test_nothing_is_overwritten(model: str, profile: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("text", "bits"), [("10Gbit", 1e10), ("100Mbit/s", 1e8), ("2.5gbps", 2.5e9), ("800 kbit", 8e5), ("1Tb", 1e12)]
+    ("text", "bits"),
+    [("10Gbit", 1e10), ("100Mbit/s", 1e8), ("2.5gbps", 2.5e9), ("800 kbit", 8e5), ("1Tb", 1e12), ("1GBIT", 1e9)],
 )
 def test_links_are_read_in_bits(text: str, bits: float) -> None:
     assert link_bandwidth(text) == bits / 8

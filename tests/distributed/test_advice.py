@@ -38,6 +38,7 @@ from taut.distributed import (
 )
 from taut.distributed._memory import joined
 from taut.distributed._probe import time_encoders
+from taut.distributed._study import RECIPE
 from taut.errors import ArgumentError, ArtefactError, ModelError, TruncatedError, VersionError
 from taut.hardware import DRAWS, FORMS, LinkModel
 
@@ -242,6 +243,8 @@ def test_a_profile_survives_its_file(tmp_path: Path) -> None:
         ({"version": 99}, VersionError),
         ({"slowdown": "fast"}, ArtefactError),
         ({"slowdown": 0.5}, ArtefactError),
+        ({"slowdown": 10**400}, ArtefactError),
+        ({"costs": {"fp32": [[10**400, 0, 0]]}}, ArtefactError),
         ({"links": {}}, ArtefactError),
         ({"links": None}, ArtefactError),
         ({"costs": {}}, ArtefactError),
@@ -302,6 +305,9 @@ def test_in_the_study_compression_hardly_pays_on_data_centre_links_and_often_on_
 def test_a_recipe_that_lacks_something_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "recipe.json"
     path.write_text('{"latency_seconds": 0}')
+    with pytest.raises(ArtefactError, match="recipe"):
+        run_study(path)
+    path.write_text(json.dumps(json.loads(RECIPE.read_text()) | {"encoded_elements": 0}))
     with pytest.raises(ArtefactError, match="recipe"):
         run_study(path)
     with pytest.raises(ArtefactError, match="cannot be read"):

@@ -146,7 +146,8 @@ def link_bandwidth(text: str) -> float:
     """
     match = _LINK.fullmatch(text.strip())
     # A capital B would be bytes, eight times as fast: too easily mistaken.
-    value = float(match[1]) * _SCALES[(match[2] or "").lower()] / 8 if match and match[3] != "B" else 0.0
+    bits = match is not None and (match[3].startswith("b") or match[3].lower() == "bit")
+    value = float(match[1]) * _SCALES[(match[2] or "").lower()] / 8 if match and bits else 0.0
     if not 100 <= value <= 1e14:
         raise ArgumentError("--link", text, expected="bits per second, e.g. 100Mbit or 10Gbit")
     return value

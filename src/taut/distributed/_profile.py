@@ -106,7 +106,7 @@ def read_profile(path: Path) -> Profile:
         raise VersionError(f"{path}: version {version}, this taut reads {_VERSION}", fix="upgrade taut")
     try:
         return _parsed(document)
-    except (ArgumentError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (ArgumentError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error).splitlines()[0]
         raise ArtefactError(f"{path}: {reason}", fix="run taut comm probe again") from error
 

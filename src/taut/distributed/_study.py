@@ -63,7 +63,7 @@ def run_study(path: Path = RECIPE) -> list[SetUp]:
         return list(_set_ups(recipe))
     except OSError as error:
         raise ArtefactError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ArtefactError(f"{path}: no recipe of a study ({error!r})", expected=f"a file like {RECIPE}") from error
 
 
