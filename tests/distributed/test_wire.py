@@ -34,6 +34,10 @@ def test_ranks_that_disagree_on_the_form_are_told_both(pair: LocalRanks) -> None
     assert "rank 0 plain indices and float32 values, rank 1 compact indices and float32 values" in told[0]
 
 
+def test_a_probe_that_fails_on_rank_zero_leaves_nobody_waiting(pair: LocalRanks) -> None:
+    assert pair.run(wire_ranks.probe_where_rank_zero_fails, timeout=60.0) == ["no loopback here", "None"]
+
+
 @pytest.mark.slow
 def test_four_ranks() -> None:
     with LocalRanks(4) as ranks:

@@ -74,17 +74,10 @@ def probe_group(progress: Progress | None = None, *, bandwidth: float | None = N
     crowding = max(1.0, ranks_on_host() / available_cores())
     say("timing collectives over the links", 0.0)
     measured = measure_group(bandwidth, crowding)
-    profile = None
-    if dist.get_rank() == 0:
-        say("timing collectives on this host alone", 0.4)
-        with LocalRanks(2) as pair:
-            loopback = pair.run(time_collectives, None, max(1.0, 2 / available_cores()))[0]
-        links = fit_links(loopback)
-        found = bandwidth if bandwidth is not None else measured_bandwidth(measured.timings, links)
-        over_link = [replace(one, bandwidth=found) for one in measured.timings]
-        profile = _profile(fit_links([*loopback, *over_link]), measured, found, dist.get_world_size(), crowding, say)
-    dist.barrier()
-    return profile
+    try:
+        return _compare_with_loopback(measured, bandwidth, crowding, say) if dist.get_rank() == 0 else None
+    finally:
+        dist.barrier()  # the others wait for rank 0, also if it fails: its error is the one to be seen
 
 
 def probe_host(ranks: int = 2, progress: Progress | None = None) -> Profile:
@@ -184,6 +177,15 @@ def ranks_on_host() -> int:
     names: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(names, platform.node())
     return names.count(platform.node())
+
+
+def _compare_with_loopback(measured: Measured, bandwidth: float | None, crowding: float, say: Progress) -> Profile:
+    say("timing collectives on this host alone", 0.4)
+    with LocalRanks(2) as pair:
+        loopback = pair.run(time_collectives, None, max(1.0, 2 / available_cores()))[0]
+    found = bandwidth if bandwidth is not None else measured_bandwidth(measured.timings, fit_links(loopback))
+    over_link = [replace(one, bandwidth=found) for one in measured.timings]
+    return _profile(fit_links([*loopback, *over_link]), measured, found, dist.get_world_size(), crowding, say)
 
 
 def _profile(
