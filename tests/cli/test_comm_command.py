@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import taut.distributed
 from taut.cli._app import app
 from taut.cli._comm import duration, link_bandwidth
 from taut.distributed import CANDIDATES, EncodeCost, Profile, read_profile
@@ -42,14 +45,14 @@ def profile(tmp_path: Path) -> Path:
     return path
 
 
-def taut(*arguments: str | Path) -> Any:
+def taut_comm(*arguments: str | Path) -> Any:
     return CliRunner().invoke(app, ["comm", *(str(one) for one in arguments)], env={"COLUMNS": "200"})
 
 
 def test_advice_on_a_slow_and_on_a_fast_link(model: str, profile: Path, tmp_path: Path) -> None:
     page, document = tmp_path / "page.html", tmp_path / "advice.json"
     slow = ("advise", model, "--profile", profile, "--link", "100Mbit", "--workers", "4", "--backward", "5ms")
-    shown = taut(*slow, "--html", page, "--json", document)
+    shown = taut_comm(*slow, "--html", page, "--json", document)
     assert shown.exit_code == 0, shown.output
     assert "helps" in shown.output
     assert "(modelled)" in shown.output
@@ -59,7 +62,7 @@ def test_advice_on_a_slow_and_on_a_fast_link(model: str, profile: Path, tmp_path
     assert {one["name"] for one in advice["predictions"]} == set(CANDIDATES)
     assert "<svg" in page.read_text()
     fast = ("advise", model, "--profile", profile, "--link", "400Gbit", "--workers", "4", "--backward", "500ms")
-    assert "don't compress" in taut(*fast).output
+    assert "don't compress" in taut_comm(*fast).output
 
 
 def test_json_on_standard_output_stands_alone(model: str, profile: Path) -> None:
@@ -72,7 +75,7 @@ def test_json_on_standard_output_stands_alone(model: str, profile: Path) -> None
 
 def test_the_study_prints_a_count_for_each_link(tmp_path: Path) -> None:
     document = tmp_path / "study.json"
-    shown = taut("advise", "--study", "--json", document)
+    shown = taut_comm("advise", "--study", "--json", document)
     assert shown.exit_code == 0, shown.output
     assert "10 Gbit/s: compression pays in" in shown.output
     assert all(row["set_ups"] > 200 for row in json.loads(document.read_text())["bandwidths"])
@@ -94,13 +97,13 @@ def test_the_study_prints_a_count_for_each_link(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_options_are_refused_before_any_work(arguments: tuple[str, ...], message: str) -> None:
-    result = taut("advise", *arguments)
+    result = taut_comm("advise", *arguments)
     assert isinstance(result.exception, ArgumentError)
     assert message in str(result.exception)
 
 
 def test_a_loopback_profile_needs_the_bandwidth(model: str, profile: Path) -> None:
-    result = taut("advise", model, "--profile", profile)
+    result = taut_comm("advise", model, "--profile", profile)
     assert isinstance(result.exception, ArgumentError)
     assert "--link" in str(result.exception)
 
@@ -108,7 +111,7 @@ def test_a_loopback_profile_needs_the_bandwidth(model: str, profile: Path) -> No
 def test_a_file_that_is_no_profile_is_refused(model: str, tmp_path: Path) -> None:
     path = tmp_path / "other.json"
     path.write_text("{}")
-    assert isinstance(taut("advise", model, "--profile", path, "--link", "1Gbit").exception, ArtefactError)
+    assert isinstance(taut_comm("advise", model, "--profile", path, "--link", "1Gbit").exception, ArtefactError)
 
 
 def test_nothing_is_overwritten(model: str, profile: Path, tmp_path: Path) -> None:
@@ -119,7 +122,7 @@ def test_nothing_is_overwritten(model: str, profile: Path, tmp_path: Path) -> No
         ("advise", model, "--profile", profile, "--link", "1Gbit", "--json", kept),
         ("probe", "--out", kept),
     ):
-        assert isinstance(taut(*arguments).exception, ArgumentError)
+        assert isinstance(taut_comm(*arguments).exception, ArgumentError)
     assert kept.read_text() == "mine"
 
 
@@ -151,5 +154,28 @@ def test_probe_on_this_host_and_under_torchrun(tmp_path: Path, model: str) -> No
     )
     assert ran.returncode == 0, ran.stderr
     assert read_profile(together).bandwidth == 1.25e9
-    shown = taut("advise", model, "--profile", together)
+    shown = taut_comm("advise", model, "--profile", together)
     assert shown.exit_code == 0, shown.output
+
+
+def test_a_host_that_was_busy_is_probed_again_later(
+    model: str, profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probed: list[Profile] = []
+
+    def probe(ranks: int, progress: object) -> Profile:
+        doubts = () if probed else ("the machine was not quiet: it rained",)
+        probed.append(replace(read_profile(profile), doubts=doubts))
+        return probed[-1]
+
+    monkeypatch.setenv("TAUT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(taut.distributed, "probe_host", probe)
+    advise = ("advise", model, "--link", "1Gbit")
+    for _ in range(2):
+        assert "it rained" in " ".join(taut_comm(*advise).output.split())
+    assert len(probed) == 1
+    for _ in range(2):
+        (kept,) = (tmp_path / "cache").rglob("communication-*.json")
+        os.utime(kept, (0, 0))
+        assert "it rained" not in taut_comm(*advise).output
+    assert len(probed) == 2

@@ -21,9 +21,11 @@ from taut.distributed import (
     Communicator,
     EncodeCost,
     Gradient,
+    Measured,
     Memory,
     NoCompression,
     Profile,
+    _probe,
     advise,
     even_workload,
     measure_workload,
@@ -41,6 +43,7 @@ from taut.distributed._probe import time_encoders
 from taut.distributed._study import RECIPE
 from taut.errors import ArgumentError, ArtefactError, ModelError, TruncatedError, VersionError
 from taut.hardware import DRAWS, FORMS, LinkModel
+from taut.stats import Quietness
 
 MEGABIT = 1e6 / 8
 SHAPES = [(1000, 1000)] * 20  # 80 MB
@@ -234,6 +237,25 @@ def test_a_profile_survives_its_file(tmp_path: Path) -> None:
     for name, cost in known.costs.items():
         assert np.array_equal(again.costs[name].coefficients, cost.coefficients)
     assert advise(JOB, SLOW, again).to_dict() == advise(JOB, SLOW, known).to_dict()
+
+
+def test_a_probe_of_a_busy_host_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = profile()
+    busy = Quietness(False, None, 0.0, 0.6, None, ("other processes used 60% of the cores",))
+    monkeypatch.setattr(_probe, "quietness", lambda: busy)
+    monkeypatch.setattr(_probe, "time_encoders", lambda _: known.costs)
+    measured = Measured([], alone=1.0, beside=9.5, reduced=0.0)
+    found = _probe._profile(known.links, measured, 100 * MEGABIT, 8, 1.0, lambda *_: None)
+    assert "60% of the cores" in found.doubts[0]
+    assert "9.5 times" in found.doubts[1]
+    found.write(tmp_path / "profile.json")
+    assert read_profile(tmp_path / "profile.json").doubts == found.doubts
+    advice = advise(JOB, SLOW, found)
+    assert advice.to_dict()["doubts"] == list(found.doubts)
+    page = render_advice(advice, [1e6, 1e9], sweep(JOB, SLOW, found, ["fp32"], [1e6, 1e9]))
+    for doubt in found.doubts:
+        assert f"doubtful: {doubt}" in found.lines()
+        assert doubt in page
 
 
 @pytest.mark.parametrize(

@@ -27,12 +27,13 @@ from taut.distributed._traffic import HEADER_BYTES
 from taut.distributed._wire import Coding, gather_uneven, pack_entries, unpack_entries
 from taut.errors import ArgumentError, MeasurementError
 from taut.hardware import DRAWS, CollectiveTiming, LinkModel, fit_links, fit_times, measured_bandwidth
-from taut.stats import available_cores, fingerprint
+from taut.stats import available_cores, fingerprint, quietness
 
 # Below a few packets a link costs latency only. Larger messages follow the line of these.
 SIZES = (256, 2**16, 2**18, 2**20, 2**22, 2**24)
 _MOST_SECONDS = 1.0  # of a collective: on slow links the larger messages tell nothing new
 _REPEATS = 5
+_MOST_SLOWDOWN = 2.0  # of computing that shares its core evenly with communication
 _ENCODED = (((512, 512),), ((1024, 1024),) * 2)  # shapes of the gradients that encoders are timed on
 _DECODED_RANKS = (2, 8)
 
@@ -193,8 +194,12 @@ def _profile(
 ) -> Profile:
     software = float(links.software("all_reduce", measured.reduced, ranks)[0]) * crowding
     slowdown = max(1.0, (measured.beside - software) / measured.alone)
+    quiet = quietness()
+    doubts = [] if quiet.quiet else [f"the machine was not quiet: {'; '.join(quiet.reasons)}"]
+    if slowdown > _MOST_SLOWDOWN:
+        doubts.append(f"computing took {slowdown:.1f} times as long beside communication, as if other work had run too")
     costs = time_encoders(lambda name, share: say(f"timing {name}", 0.5 + share / 2))
-    return Profile(links, costs, slowdown, bandwidth, ranks, 1 / crowding, fingerprint().to_dict())
+    return Profile(links, costs, slowdown, bandwidth, ranks, 1 / crowding, fingerprint().to_dict(), tuple(doubts))
 
 
 def _time_beside(seconds: float = 0.3) -> tuple[float, float, float]:
@@ -209,7 +214,7 @@ def _time_beside(seconds: float = 0.3) -> tuple[float, float, float]:
 
     compute(3)
     (calls,) = _agreed(max(1, round(20 * seconds / max(compute(20), 1e-6))))
-    alone, beside, reduced = [], [], []
+    alone, beside = [], []
     tensor = torch.zeros(2**18)
     for _ in range(3):
         dist.barrier()
@@ -234,9 +239,9 @@ def _time_beside(seconds: float = 0.3) -> tuple[float, float, float]:
             busy.fill_(0.0 if done.is_set() else 1.0)
             dist.all_reduce(busy, op=dist.ReduceOp.MAX)
         worker.join()
-        beside.append(taken[0])
-        reduced.append(rounds * tensor.nbytes * min(1.0, taken[0] / (time.perf_counter() - start)))
-    return tuple(_agreed(median(alone), median(beside), median(reduced)))
+        beside.append((taken[0], rounds * tensor.nbytes * min(1.0, taken[0] / (time.perf_counter() - start))))
+    # What else the host does only adds: the fastest are the least disturbed.
+    return tuple(_agreed(min(alone), *min(beside)))
 
 
 def _agreed(*values: float) -> list[Any]:
