@@ -128,10 +128,10 @@ def test_nothing_is_overwritten(model: str, profile: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("text", "bits"),
-    [("10Gbit", 1e10), ("100Mbit/s", 1e8), ("2.5gbps", 2.5e9), ("800 kbit", 8e5), ("1Tb", 1e12), ("1GBIT", 1e9)],
+    [("10Gbit", 1e10), ("100Mbit/s", 1e8), ("2.5gbps", 2.5e9), ("800 kbit", 8e5), ("1Tb", 1e12)],
 )
 def test_links_are_read_in_bits(text: str, bits: float) -> None:
-    assert link_bandwidth(text) == bits / 8
+    assert link_bandwidth(text) == link_bandwidth(text.replace("bit", "BIT")) == bits / 8
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("120ms", 0.12), ("1.5s", 1.5), ("30 us", 3e-5)])
