@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-import taut.distributed
 from taut.cli._app import app
 from taut.cli._comm import duration, link_bandwidth
 from taut.distributed import CANDIDATES, EncodeCost, Profile, read_profile
@@ -45,14 +44,14 @@ def profile(tmp_path: Path) -> Path:
     return path
 
 
-def taut_comm(*arguments: str | Path) -> Any:
+def taut(*arguments: str | Path) -> Any:
     return CliRunner().invoke(app, ["comm", *(str(one) for one in arguments)], env={"COLUMNS": "200"})
 
 
 def test_advice_on_a_slow_and_on_a_fast_link(model: str, profile: Path, tmp_path: Path) -> None:
     page, document = tmp_path / "page.html", tmp_path / "advice.json"
     slow = ("advise", model, "--profile", profile, "--link", "100Mbit", "--workers", "4", "--backward", "5ms")
-    shown = taut_comm(*slow, "--html", page, "--json", document)
+    shown = taut(*slow, "--html", page, "--json", document)
     assert shown.exit_code == 0, shown.output
     assert "helps" in shown.output
     assert "(modelled)" in shown.output
@@ -62,7 +61,7 @@ def test_advice_on_a_slow_and_on_a_fast_link(model: str, profile: Path, tmp_path
     assert {one["name"] for one in advice["predictions"]} == set(CANDIDATES)
     assert "<svg" in page.read_text()
     fast = ("advise", model, "--profile", profile, "--link", "400Gbit", "--workers", "4", "--backward", "500ms")
-    assert "don't compress" in taut_comm(*fast).output
+    assert "don't compress" in taut(*fast).output
 
 
 def test_json_on_standard_output_stands_alone(model: str, profile: Path) -> None:
@@ -75,7 +74,7 @@ def test_json_on_standard_output_stands_alone(model: str, profile: Path) -> None
 
 def test_the_study_prints_a_count_for_each_link(tmp_path: Path) -> None:
     document = tmp_path / "study.json"
-    shown = taut_comm("advise", "--study", "--json", document)
+    shown = taut("advise", "--study", "--json", document)
     assert shown.exit_code == 0, shown.output
     assert "10 Gbit/s: compression pays in" in shown.output
     assert all(row["set_ups"] > 200 for row in json.loads(document.read_text())["bandwidths"])
@@ -97,13 +96,13 @@ def test_the_study_prints_a_count_for_each_link(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_options_are_refused_before_any_work(arguments: tuple[str, ...], message: str) -> None:
-    result = taut_comm("advise", *arguments)
+    result = taut("advise", *arguments)
     assert isinstance(result.exception, ArgumentError)
     assert message in str(result.exception)
 
 
 def test_a_loopback_profile_needs_the_bandwidth(model: str, profile: Path) -> None:
-    result = taut_comm("advise", model, "--profile", profile)
+    result = taut("advise", model, "--profile", profile)
     assert isinstance(result.exception, ArgumentError)
     assert "--link" in str(result.exception)
 
@@ -111,7 +110,7 @@ def test_a_loopback_profile_needs_the_bandwidth(model: str, profile: Path) -> No
 def test_a_file_that_is_no_profile_is_refused(model: str, tmp_path: Path) -> None:
     path = tmp_path / "other.json"
     path.write_text("{}")
-    assert isinstance(taut_comm("advise", model, "--profile", path, "--link", "1Gbit").exception, ArtefactError)
+    assert isinstance(taut("advise", model, "--profile", path, "--link", "1Gbit").exception, ArtefactError)
 
 
 def test_nothing_is_overwritten(model: str, profile: Path, tmp_path: Path) -> None:
@@ -122,7 +121,7 @@ def test_nothing_is_overwritten(model: str, profile: Path, tmp_path: Path) -> No
         ("advise", model, "--profile", profile, "--link", "1Gbit", "--json", kept),
         ("probe", "--out", kept),
     ):
-        assert isinstance(taut_comm(*arguments).exception, ArgumentError)
+        assert isinstance(taut(*arguments).exception, ArgumentError)
     assert kept.read_text() == "mine"
 
 
@@ -154,7 +153,7 @@ def test_probe_on_this_host_and_under_torchrun(tmp_path: Path, model: str) -> No
     )
     assert ran.returncode == 0, ran.stderr
     assert read_profile(together).bandwidth == 1.25e9
-    shown = taut_comm("advise", model, "--profile", together)
+    shown = taut("advise", model, "--profile", together)
     assert shown.exit_code == 0, shown.output
 
 
@@ -169,13 +168,13 @@ def test_a_host_that_was_busy_is_probed_again_later(
         return probed[-1]
 
     monkeypatch.setenv("TAUT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(taut.distributed, "probe_host", probe)
+    monkeypatch.setattr("taut.distributed.probe_host", probe)
     advise = ("advise", model, "--link", "1Gbit")
     for _ in range(2):
-        assert "it rained" in " ".join(taut_comm(*advise).output.split())
+        assert "it rained" in " ".join(taut(*advise).output.split())
     assert len(probed) == 1
     for _ in range(2):
         (kept,) = (tmp_path / "cache").rglob("communication-*.json")
         os.utime(kept, (0, 0))
-        assert "it rained" not in taut_comm(*advise).output
+        assert "it rained" not in taut(*advise).output
     assert len(probed) == 2
