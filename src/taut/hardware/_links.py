@@ -19,7 +19,8 @@ from taut.hardware._fit import DRAWS, fit_times
 _COEFFICIENTS = 4
 _LEAST_JUDGED = 2**16
 _LEAST_TELLING = 2**20
-_GOODPUT = 1448 / 1514  # of TCP over Ethernet: what is left of a full packet without its headers
+GOODPUT = 1448 / 1514
+"""Of TCP over Ethernet: what is left of a full packet without its headers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +184,7 @@ def fit_links(timings: Sequence[CollectiveTiming], *, draws: int = DRAWS, seed: 
         fit = fit_times(rows, seconds, judged=np.array(judged), draws=draws, seed=seed)
         found = fit.coefficients
         if not rows[:, 3].any():
-            found[:, 3] = 1 / _GOODPUT  # no link was measured: what the headers of full packets take
+            found[:, 3] = 1 / GOODPUT  # no link was measured: what the headers of full packets take
         coefficients[collective], scatter[collective] = found, fit.scatter
     return LinkModel(coefficients, scatter)
 
@@ -211,7 +212,7 @@ def measured_bandwidth(timings: Sequence[CollectiveTiming], loopback: LinkModel)
             per_byte.append((one.seconds - known) / (one.size * share))
     if not per_byte or 2 * len(per_byte) < len(telling):
         raise MeasurementError("the link is as fast as loopback", fix="give its bandwidth, e.g. --link 100Gbit")
-    return float(1 / (np.median(per_byte) * _GOODPUT))
+    return float(1 / (np.median(per_byte) * GOODPUT))
 
 
 def _row(collective: str, size: float, ranks: int, bandwidth: float | None, crowding: float) -> np.ndarray:
