@@ -204,7 +204,8 @@ def _profile(
 
 def _time_beside(seconds: float = 0.3) -> tuple[float, float, float]:
     """Seconds of a computation alone and beside all-reduces, and the bytes that were reduced in the meantime."""
-    left, right, product = torch.randn(256, 256), torch.randn(256, 256), torch.empty(256, 256)
+    # Few large calls: each waits for the interpreter's lock, which a backward pass does without.
+    left, right, product = torch.randn(1024, 1024), torch.randn(1024, 1024), torch.empty(1024, 1024)
 
     def compute(calls: int) -> float:
         start = time.perf_counter()
@@ -212,8 +213,8 @@ def _time_beside(seconds: float = 0.3) -> tuple[float, float, float]:
             torch.mm(left, right, out=product)
         return time.perf_counter() - start
 
-    compute(3)
-    (calls,) = _agreed(max(1, round(20 * seconds / max(compute(20), 1e-6))))
+    compute(1)
+    (calls,) = _agreed(max(1, round(2 * seconds / max(compute(2), 1e-6))))
     alone, beside = [], []
     tensor = torch.zeros(2**18)
     for _ in range(3):
