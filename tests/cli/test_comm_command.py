@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +88,8 @@ def test_the_study_prints_a_count_for_each_link(tmp_path: Path) -> None:
         (("x.py:f", "--recipe", "r.json"), "--recipe"),
         (("x.py:f", "--link", "fast"), "--link"),
         (("x.py:f", "--link", "10GB"), "--link"),
+        (("x.py:f", "--link", "10GB/s"), "--link"),
+        (("x.py:f", "--link", "10GBps"), "--link"),
         (("x.py:f", "--link", "0bit"), "--link"),
         (("x.py:f", "--backward", "120"), "--backward"),
         (("x.py:f", "--bucket", "0"), "--bucket"),
@@ -122,10 +126,11 @@ def test_nothing_is_overwritten(model: str, profile: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("text", "bits"), [("10Gbit", 1e10), ("100Mbit/s", 1e8), ("2.5gbps", 2.5e9), ("800 kbit", 8e5), ("1Tb", 1e12)]
+    ("text", "bits"),
+    [("10Gbit", 1e10), ("100Mbit/s", 1e8), ("2.5gbps", 2.5e9), ("800 kbit", 8e5), ("1Tb", 1e12)],
 )
 def test_links_are_read_in_bits(text: str, bits: float) -> None:
-    assert link_bandwidth(text) == bits / 8
+    assert link_bandwidth(text) == link_bandwidth(text.replace("bit", "BIT")) == bits / 8
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("120ms", 0.12), ("1.5s", 1.5), ("30 us", 3e-5)])
@@ -150,3 +155,26 @@ def test_probe_on_this_host_and_under_torchrun(tmp_path: Path, model: str) -> No
     assert read_profile(together).bandwidth == 1.25e9
     shown = taut("advise", model, "--profile", together)
     assert shown.exit_code == 0, shown.output
+
+
+def test_a_host_that_was_busy_is_probed_again_later(
+    model: str, profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probed: list[Profile] = []
+
+    def probe(ranks: int, progress: object) -> Profile:
+        doubts = () if probed else ("the machine was not quiet: it rained",)
+        probed.append(replace(read_profile(profile), doubts=doubts))
+        return probed[-1]
+
+    monkeypatch.setenv("TAUT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("taut.distributed.probe_host", probe)
+    advise = ("advise", model, "--link", "1Gbit")
+    for _ in range(2):
+        assert "it rained" in " ".join(taut(*advise).output.split())
+    assert len(probed) == 1
+    for _ in range(2):
+        (kept,) = (tmp_path / "cache").rglob("communication-*.json")
+        os.utime(kept, (0, 0))
+        assert "it rained" not in taut(*advise).output
+    assert len(probed) == 2

@@ -252,6 +252,8 @@ def errors(rank: int) -> dict[str, tuple[str, str] | None]:
     complex_ones = torch.nn.Linear(2, 2, dtype=torch.complex64)
     broken = wrap(network())
     attach(broken, Broken())
+    still = wrap(network(), static_graph=True)
+    attach(still, Broken())
     fresh = wrap(network())
     return {
         "twice": error_of(lambda: attach(model, TopK(0.1))),
@@ -259,6 +261,7 @@ def errors(rank: int) -> dict[str, tuple[str, str] | None]:
         "unwrapped": error_of(lambda: attach(network(), TopK(0.1))),
         "different": error_of(lambda: attach(different, TopK(0.1 + 0.1 * rank))),
         "different kinds": error_of(lambda: attach(different, TopK(0.1) if rank else Float16())),
+        "different buckets": error_of(lambda: attach(wrap(network(), bucket_cap_mb=0.5 + rank), TopK(0.1))),
         "one refuses": error_of(lambda: attach(model if rank == 1 else fresh, TopK(0.1))),
         "no levels": error_of(lambda: attach(different, [])),
         "no controller": error_of(lambda: attach(different, [TopK(0.5), TopK(0.1)])),
@@ -266,6 +269,7 @@ def errors(rank: int) -> dict[str, tuple[str, str] | None]:
         "class": error_of(lambda: attach(different, TopK)),  # pyright: ignore[reportArgumentType]
         "complex": error_of(lambda: attach(wrap(complex_ones), TopK(0.1))),
         "in the exchange": error_of(lambda: loss_of(broken(batches(rank, 1)[0])).backward()),
+        "in a static graph": error_of(lambda: loss_of(still(batches(rank, 1)[0])).backward()),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +18,14 @@ from taut.distributed import (
     BASELINES,
     CANDIDATES,
     Cluster,
+    Communicator,
     EncodeCost,
+    Gradient,
+    Measured,
+    Memory,
+    NoCompression,
     Profile,
+    _probe,
     advise,
     even_workload,
     measure_workload,
@@ -31,8 +38,12 @@ from taut.distributed import (
     sweep,
     time_encoder,
 )
+from taut.distributed._memory import joined
+from taut.distributed._probe import time_encoders
+from taut.distributed._study import RECIPE
 from taut.errors import ArgumentError, ArtefactError, ModelError, TruncatedError, VersionError
-from taut.hardware import FORMS, LinkModel
+from taut.hardware import DRAWS, FORMS, LinkModel
+from taut.stats import Quietness
 
 MEGABIT = 1e6 / 8
 SHAPES = [(1000, 1000)] * 20  # 80 MB
@@ -85,6 +96,10 @@ def test_buckets_hold_every_gradient_once_and_close_at_their_size() -> None:
     assert [len(bucket.shapes) for bucket in buckets] == [1, 7, 7, 5]
     assert [bucket.ready for bucket in buckets] == sorted(bucket.ready for bucket in buckets)
     assert buckets[-1].ready == pytest.approx(JOB.backward)
+
+
+def test_a_size_of_buckets_that_was_chosen_holds_for_the_first_one_too() -> None:
+    assert [len(bucket.shapes) for bucket in JOB.buckets(8 * 2**20)] == [3] * 6 + [2]
 
 
 @given(
@@ -195,6 +210,24 @@ def test_timing_an_encoder_gives_costs_that_grow_with_the_gradient() -> None:
     assert (large > small).all()
 
 
+def test_plain_data_parallel_encodes_nothing() -> None:
+    (cost,) = time_encoders(names=["fp32"]).values()
+    assert cost.coefficients.shape == (1 + DRAWS, 3)
+    assert not cost.coefficients.any()
+
+
+def test_encoders_are_timed_on_gradients_that_lie_in_one_bucket() -> None:
+    seen: list[bool] = []
+
+    class Seen(NoCompression):
+        def exchange(self, gradients: Sequence[Gradient], communicator: Communicator, memory: Memory) -> None:
+            seen.append(joined([gradient.tensor for gradient in gradients]) is not None)
+
+    time_encoder(Seen(), repeats=1)
+    assert seen
+    assert all(seen)
+
+
 def test_a_profile_survives_its_file(tmp_path: Path) -> None:
     path = tmp_path / "profile.json"
     known = profile()
@@ -206,6 +239,25 @@ def test_a_profile_survives_its_file(tmp_path: Path) -> None:
     assert advise(JOB, SLOW, again).to_dict() == advise(JOB, SLOW, known).to_dict()
 
 
+def test_a_probe_of_a_busy_host_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = profile()
+    busy = Quietness(False, None, 0.0, 0.6, None, ("other processes used 60% of the cores",))
+    monkeypatch.setattr(_probe, "quietness", lambda: busy)
+    monkeypatch.setattr(_probe, "time_encoders", lambda _: known.costs)
+    measured = Measured([], alone=1.0, beside=9.5, reduced=0.0)
+    found = _probe._profile(known.links, measured, 100 * MEGABIT, 8, 1.0, lambda *_: None)
+    assert "60% of the cores" in found.doubts[0]
+    assert "9.5 times" in found.doubts[1]
+    found.write(tmp_path / "profile.json")
+    assert read_profile(tmp_path / "profile.json").doubts == found.doubts
+    advice = advise(JOB, SLOW, found)
+    assert advice.to_dict()["doubts"] == list(found.doubts)
+    page = render_advice(advice, [1e6, 1e9], sweep(JOB, SLOW, found, ["fp32"], [1e6, 1e9]))
+    for doubt in found.doubts:
+        assert f"doubtful: {doubt}" in found.lines()
+        assert doubt in page
+
+
 @pytest.mark.parametrize(
     ("change", "error"),
     [
@@ -213,6 +265,8 @@ def test_a_profile_survives_its_file(tmp_path: Path) -> None:
         ({"version": 99}, VersionError),
         ({"slowdown": "fast"}, ArtefactError),
         ({"slowdown": 0.5}, ArtefactError),
+        ({"slowdown": 10**400}, ArtefactError),
+        ({"costs": {"fp32": [[10**400, 0, 0]]}}, ArtefactError),
         ({"links": {}}, ArtefactError),
         ({"links": None}, ArtefactError),
         ({"costs": {}}, ArtefactError),
@@ -273,6 +327,9 @@ def test_in_the_study_compression_hardly_pays_on_data_centre_links_and_often_on_
 def test_a_recipe_that_lacks_something_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "recipe.json"
     path.write_text('{"latency_seconds": 0}')
+    with pytest.raises(ArtefactError, match="recipe"):
+        run_study(path)
+    path.write_text(json.dumps(json.loads(RECIPE.read_text()) | {"encoded_elements": 0}))
     with pytest.raises(ArtefactError, match="recipe"):
         run_study(path)
     with pytest.raises(ArtefactError, match="cannot be read"):

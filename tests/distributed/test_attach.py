@@ -201,6 +201,7 @@ def test_a_decision_that_does_not_fit_is_an_error_on_all_ranks(ranks: list[dict[
         ("unwrapped", "ArgumentError", ["Sequential", "DistributedDataParallel"]),
         ("different", "ArgumentError", ["rank 0: TopK(ratio=0.1", "rank 1: TopK(ratio=0.2"]),
         ("different kinds", "ArgumentError", ["rank 0: Float16()", "rank 1: TopK(ratio=0.1"]),
+        ("different buckets", "ArgumentError", ["bucket_cap_mb", "rank 0: 0.5, rank 1: 1.5"]),
         ("one refuses", "CommunicationError", ["rank 1 cannot take part", "nothing is attached"]),
         ("no levels", "ArgumentError", ["one compressor"]),
         ("no controller", "ArgumentError", ["a controller"]),
@@ -208,6 +209,7 @@ def test_a_decision_that_does_not_fit_is_an_error_on_all_ranks(ranks: list[dict[
         ("class", "ArgumentError", ["TopK"]),
         ("complex", "ArgumentError", ["parameter weight", "complex64"]),
         ("in the exchange", "KernelError", ["the kernel refused"]),
+        ("in a static graph", "KernelError", ["the kernel refused"]),
     ],
 )
 def test_errors_say_what_is_wrong(case: str, kind: str, parts: list[str], ranks: list[dict[str, Any]]) -> None:

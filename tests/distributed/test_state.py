@@ -11,6 +11,7 @@ from exchanges import exchange, random_gradients
 
 from taut.distributed import Compressor, Gradient, LocalCommunicator, PowerSGD, TopK, average_states, run_ranks
 from taut.distributed._exchange import Exchange
+from taut.distributed._memory import residual_of
 from taut.distributed._state import load, save
 from taut.errors import ArgumentError, ArtefactError, TautError, VersionError
 
@@ -113,3 +114,9 @@ def test_an_error_of_one_rank_of_threads_ends_the_others() -> None:
 
     with pytest.raises(ValueError, match="no"):
         run_ranks(3, work)
+
+
+def test_a_residual_that_was_read_on_another_device_follows_the_gradient() -> None:
+    memory = {"p": {"residual": torch.ones(3)}}
+    assert residual_of(Gradient("p", torch.zeros(3, device="meta")), memory).device.type == "meta"
+    assert memory["p"]["residual"].device.type == "meta"

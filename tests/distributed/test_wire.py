@@ -9,7 +9,8 @@ import torch
 import wire_ranks
 
 from taut.distributed import LocalRanks, gather_sparse, gather_uneven
-from taut.distributed._wire import coded_bits, pack_entries, sparse_bytes
+from taut.distributed._traffic import HEADER_BYTES
+from taut.distributed._wire import coded_bits, pack_entries, sparse_bytes, unpack_entries
 from taut.errors import ArgumentError, CommunicationError, MeasurementError
 
 
@@ -31,6 +32,10 @@ def test_ranks_that_disagree_on_the_form_are_told_both(pair: LocalRanks) -> None
     told = pair.run(wire_ranks.disagree)
     assert told[0] == told[1]
     assert "rank 0 plain indices and float32 values, rank 1 compact indices and float32 values" in told[0]
+
+
+def test_a_probe_that_fails_on_rank_zero_leaves_nobody_waiting(pair: LocalRanks) -> None:
+    assert pair.run(wire_ranks.probe_where_rank_zero_fails, timeout=60.0) == ["no loopback here", "None"]
 
 
 @pytest.mark.slow
@@ -61,14 +66,24 @@ def test_the_expected_bits_of_an_index_are_those_of_random_places(share: float) 
     chosen = torch.rand(elements, generator=torch.Generator().manual_seed(1)) < share
     indices = chosen.nonzero().flatten().to(torch.int32)
     kept = indices.numel()
-    packed = pack_entries(indices, torch.zeros(kept, dtype=torch.bfloat16), "compact").numel()
+    packed = pack_entries(indices, torch.zeros(kept, dtype=torch.bfloat16), "compact").numel() - HEADER_BYTES
     assert packed == pytest.approx(sparse_bytes(kept, elements, 2, "compact"), rel=0.01)
     assert (packed - 2 * kept) * 8 / kept == pytest.approx(coded_bits(share), rel=0.02)
 
 
 def test_plain_entries_take_four_bytes_an_index() -> None:
     indices, values = wire_ranks.entries_of(0, 1000, torch.float32)
-    assert pack_entries(indices, values).numel() == 8000 == sparse_bytes(1000, 10**6, 4)
+    assert pack_entries(indices, values).numel() - HEADER_BYTES == 8000 == sparse_bytes(1000, 10**6, 4)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 1001])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_entries_that_arrive_are_views_of_their_message(kept: int, dtype: torch.dtype) -> None:
+    given = wire_ranks.entries_of(0, kept, dtype)
+    message = pack_entries(*given)
+    for tensor, expected in zip(unpack_entries(message[HEADER_BYTES:], kept, dtype, "plain"), given, strict=True):
+        assert torch.equal(tensor, expected)
+        assert tensor.untyped_storage().data_ptr() == message.untyped_storage().data_ptr()
 
 
 @pytest.mark.parametrize(

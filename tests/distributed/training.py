@@ -46,7 +46,7 @@ def loss_of(outputs: torch.Tensor) -> torch.Tensor:
 
 
 def wrap(module: torch.nn.Module, **options: Any) -> DistributedDataParallel:
-    return DistributedDataParallel(module, bucket_cap_mb=CAP_MB, **options)  # pyright: ignore[reportArgumentType]
+    return DistributedDataParallel(module, **{"bucket_cap_mb": CAP_MB, **options})
 
 
 def optimiser(module: torch.nn.Module, rate: float = 0.05, momentum: float = 0.9) -> torch.optim.SGD:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.distributed as dist
 
-from taut.distributed import gather_sparse, gather_uneven
-from taut.errors import CommunicationError
+from taut.distributed import _probe, gather_sparse, gather_uneven
+from taut.errors import CommunicationError, MeasurementError
 
 
 def entries_of(rank: int, kept: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
@@ -87,3 +88,16 @@ def seconds_of_all_reduce(elements: int, repeats: int = 3) -> float:
 
 def gather_once(kept: int, coding: Any) -> None:
     gather_sparse(*entries_of(dist.get_rank(), kept, torch.bfloat16), coding=coding)
+
+
+def probe_where_rank_zero_fails() -> str:
+    """What a rank is told where rank 0 cannot make a profile."""
+
+    def refuse(_: int) -> None:
+        raise MeasurementError("no loopback here")
+
+    with mock.patch.multiple(_probe, measure_group=lambda *_: None, LocalRanks=refuse):
+        try:
+            return str(_probe.probe_group())
+        except MeasurementError as error:
+            return str(error)

@@ -131,6 +131,16 @@ def test_the_bandwidth_of_a_link_is_found_from_times_over_it() -> None:
     assert measured_bandwidth(own, loopback) == pytest.approx(1000 * MEGABIT, rel=0.03)
 
 
+def test_the_bandwidth_of_a_slow_link_is_found_from_the_sizes_that_it_carries_in_time() -> None:
+    loopback = fit_links([one for one in timings() if one.bandwidth is None])
+    own = [
+        CollectiveTiming(name, size, 8, None, float(true_model().seconds(name, size, 8, 10 * MEGABIT)[0]))
+        for name in TRUE
+        for size in (256, 2**16, 2**18)
+    ]
+    assert measured_bandwidth(own, loopback) == pytest.approx(10 * MEGABIT, rel=0.03)
+
+
 def test_a_link_as_fast_as_loopback_has_no_bandwidth() -> None:
     own = [one for one in timings() if one.bandwidth is None]
     with pytest.raises(MeasurementError, match="loopback"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,6 +25,7 @@ comm = typer.Typer(
 
 _LINK = re.compile(r"(\d+(?:\.\d+)?)\s*(k|m|g|t)?(bit|bps|b)(?:/s|ps)?", re.IGNORECASE)
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s)", re.IGNORECASE)
+_PATIENCE = 600.0  # seconds after which a host that was busy is probed again
 _SCALES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 
 Json = Annotated[
@@ -146,7 +148,8 @@ def link_bandwidth(text: str) -> float:
     """
     match = _LINK.fullmatch(text.strip())
     # A capital B would be bytes, eight times as fast: too easily mistaken.
-    value = float(match[1]) * _SCALES[(match[2] or "").lower()] / 8 if match and match[3] != "B" else 0.0
+    bits = match is not None and (match[3].startswith("b") or match[3].lower() == "bit")
+    value = float(match[1]) * _SCALES[(match[2] or "").lower()] / 8 if match and bits else 0.0
     if not 100 <= value <= 1e14:
         raise ArgumentError("--link", text, expected="bits per second, e.g. 100Mbit or 10Gbit")
     return value
@@ -184,7 +187,9 @@ def _profile(path: Path | None) -> Profile:
     kept = cache_directory() / f"communication-{fingerprint().key}.json"
     if kept.exists():
         try:
-            return read_profile(kept)
+            found = read_profile(kept)
+            if not found.doubts or time.time() - kept.stat().st_mtime < _PATIENCE:
+                return found
         except ArtefactError:
             typer.echo(one_line(f"{kept}: cannot be used; this host is probed again"), err=True)
     from taut.cli._terminal import progress_bar
@@ -236,6 +241,8 @@ def _show(advice: Advice, console: object) -> None:
         table.add_row(*map(escape, (one.name, *cells, bandwidth_text(one.crossover))))
     console.print(table)
     console.print(escape(advice.answer))
+    for doubt in advice.doubts:
+        console.print(escape(one_line(f"the profile is doubtful: {doubt}; run taut comm probe when nothing else runs")))
     console.print("step times only: how many steps an accuracy takes, a compressor may change", style="dim")
 
 

@@ -45,7 +45,7 @@ def render_advice(advice: Advice, bandwidths: Sequence[float], lines: Mapping[st
     )
     return Markup(
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Compression advice: {}</title>'
-        "<style>{}</style></head><body><h1>{}</h1><p><strong>{}</strong></p>"
+        "<style>{}</style></head><body><h1>{}</h1><p><strong>{}</strong></p>{}"
         "<p>All figures are modelled from measured costs of links and encoders; intervals hold 95 % of what the "
         "measurements leave open. They say how long a step takes, not how many steps an accuracy takes.</p>{}"
         "<table><thead><tr><th>compressor</th><th>step, ms</th><th>MB sent a rank</th><th>speed-up over {}</th>"
@@ -55,6 +55,7 @@ def render_advice(advice: Advice, bandwidths: Sequence[float], lines: Mapping[st
         Markup(_STYLE),
         f"{advice.workload} on {advice.cluster.ranks} workers, {link_text(advice.cluster.bandwidth)}",
         advice.answer,
+        Markup("").join(Markup("<p>The profile is doubtful: {}.</p>").format(doubt) for doubt in advice.doubts),
         _chart(bandwidths, shown, advice),
         advice.baseline,
         rows,

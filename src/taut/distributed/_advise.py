@@ -67,12 +67,14 @@ class Advice:
         cluster: that the job runs on.
         baseline: the faster of the baselines.
         predictions: of each compressor, the fastest first.
+        doubts: those of the profile.
     """
 
     workload: str
     cluster: Cluster
     baseline: str
     predictions: tuple[Prediction, ...]
+    doubts: tuple[str, ...] = ()
 
     @property
     def best(self) -> Prediction | None:
@@ -97,6 +99,7 @@ class Advice:
             "bandwidth_bytes_per_second": self.cluster.bandwidth,
             "baseline": self.baseline,
             "answer": self.answer,
+            "doubts": list(self.doubts),
             "predictions": [one.to_dict() for one in self.predictions],
         }
 
@@ -146,7 +149,7 @@ def advise(
             )
         )
     predictions.sort(key=lambda one: one.seconds.estimate)
-    return Advice(workload.name, cluster, baseline, tuple(predictions))
+    return Advice(workload.name, cluster, baseline, tuple(predictions), profile.doubts)
 
 
 def predict(

@@ -62,7 +62,7 @@ def attach(
         raise refusal
     try:
         communicator = ProcessGroupCommunicator(*_own_group(module, process_group))
-        agree(_configuration(levels, controller, parameters), refusal, communicator)
+        agree(_configuration(module, levels, controller, parameters), refusal, communicator)
     except TautError:
         raise
     except RuntimeError as error:
@@ -167,13 +167,18 @@ def _timeout(group: dist.ProcessGroup | None, device: torch.device) -> timedelta
 
 
 def _configuration(
-    levels: Sequence[Compressor], controller: Controller | None, parameters: Mapping[str, torch.nn.Parameter]
+    module: torch.nn.Module,
+    levels: Sequence[Compressor],
+    controller: Controller | None,
+    parameters: Mapping[str, torch.nn.Parameter],
 ) -> dict[str, str]:
     described = {
         "compressor": ", ".join(map(repr, levels)),
         "controller": "None" if controller is None else type(controller).__qualname__,
         "number of parameters": str(len(parameters)),
     }
+    if isinstance(module, DistributedDataParallel):
+        described["bucket_cap_mb"] = f"{module.bucket_bytes_cap / 2**20:g}"
     for name, parameter in parameters.items():
         described[f"parameter {name}"] = f"{parameter.dtype} {tuple(parameter.shape)}"
     return described

@@ -63,7 +63,7 @@ class _Hook:
         self._names = names
 
     def submit(self, bucket, future: torch.futures.Future[torch.Tensor]) -> Job:
-        """Exchange a bucket in its turn; completes the future with it."""
+        """Exchange a bucket in its turn; completes the future in any case, or torch would wait for ever."""
         buffer = bucket.buffer()
         pieces = buffer.split([parameter.numel() for parameter in bucket.parameters()])
         # A view of the parameter's shape in the order of memory: for channels_last weights it permutes columns only.

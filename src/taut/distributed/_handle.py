@@ -89,7 +89,7 @@ class Handle:
         Args:
             work: what to do.
             device: of the tensors.
-            finish: called once the device has done the work.
+            finish: called once the device has done the work, or the work has failed.
         """
         ready = torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
 
@@ -102,9 +102,8 @@ class Handle:
                     ready.wait()
                     work()
                 stream.synchronize()
-            finish()
 
-        return self._thread.submit(run)
+        return self._thread.submit(run, finish)
 
 
 def wait(job: Job) -> None:

@@ -29,8 +29,15 @@ def residual_of(gradient: Gradient, memory: Memory, quantity: str = RESIDUAL) ->
     found = kept.get(quantity)
     if found is None or found.shape != gradient.tensor.shape or found.dtype != dtype:
         found = torch.zeros(gradient.tensor.shape, dtype=dtype, device=gradient.tensor.device)
-        kept[quantity] = found
+    kept[quantity] = found = found.to(gradient.tensor.device)  # a checkpoint may have been read on another one
     return found.view(-1)
+
+
+def forget_not_finite(gradient: Gradient, memory: Memory) -> None:
+    """Clear what is not finite in what this rank keeps of a parameter."""
+    kept = memory[gradient.name]
+    for quantity in OF_EACH_RANK & set(kept):
+        kept[quantity].masked_fill_(~kept[quantity].isfinite(), 0)
 
 
 def next_step(name: str, memory: Memory) -> int:

@@ -15,10 +15,11 @@ class Job:
 
     Args:
         work: what to do; it must not use this job.
+        finish: what to do then, also where the work has failed or an earlier job had.
     """
 
-    def __init__(self, work: Callable[[], object]) -> None:
-        self._work: Callable[[], object] | None = work
+    def __init__(self, work: Callable[[], object], finish: Callable[[], object]) -> None:
+        self._calls: tuple[Callable[[], object], Callable[[], object]] | None = work, finish
         self._finished = threading.Event()
         self.error: BaseException | None = None
 
@@ -34,14 +35,19 @@ class Job:
 
     def run(self, earlier: BaseException | None) -> BaseException | None:
         """Do it, unless an earlier job has failed; returns what it raised."""
+        assert self._calls is not None
         self.error = earlier
+        work, finish = self._calls
+        self._calls = None
         try:
-            if self._work is not None and earlier is None:
-                with torch.no_grad():
-                    self._work()
+            try:
+                if earlier is None:
+                    with torch.no_grad():
+                        work()
+            finally:
+                finish()
         except BaseException as error:
             self.error = error
-        self._work = None
         self._finished.set()
         return self.error
 
@@ -58,9 +64,9 @@ class OrderedThread:
         threading.Thread(target=_work, args=(self._jobs,), name=name, daemon=True).start()
         weakref.finalize(self, self._jobs.put, None).atexit = False
 
-    def submit(self, work: Callable[[], object]) -> Job:
-        """Put work at the end of the queue."""
-        job = Job(work)
+    def submit(self, work: Callable[[], object], finish: Callable[[], object] = lambda: None) -> Job:
+        """Put work at the end of the queue; see `Job`."""
+        job = Job(work, finish)
         self._jobs.put(job)
         return job
 

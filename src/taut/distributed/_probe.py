@@ -23,15 +23,17 @@ from taut.distributed._compressor import Compressor, Gradient, Memory
 from taut.distributed._local_ranks import LocalRanks
 from taut.distributed._profile import Profile
 from taut.distributed._step_time import EncodeCost
+from taut.distributed._traffic import HEADER_BYTES
 from taut.distributed._wire import Coding, gather_uneven, pack_entries, unpack_entries
 from taut.errors import ArgumentError, MeasurementError
-from taut.hardware import CollectiveTiming, LinkModel, fit_links, fit_times, measured_bandwidth
-from taut.stats import available_cores, fingerprint
+from taut.hardware import DRAWS, CollectiveTiming, LinkModel, fit_links, fit_times, measured_bandwidth
+from taut.stats import available_cores, fingerprint, quietness
 
 # Below a few packets a link costs latency only. Larger messages follow the line of these.
 SIZES = (256, 2**16, 2**18, 2**20, 2**22, 2**24)
 _MOST_SECONDS = 1.0  # of a collective: on slow links the larger messages tell nothing new
 _REPEATS = 5
+_MOST_SLOWDOWN = 2.0  # of computing that shares its core evenly with communication
 _ENCODED = (((512, 512),), ((1024, 1024),) * 2)  # shapes of the gradients that encoders are timed on
 _DECODED_RANKS = (2, 8)
 
@@ -73,17 +75,10 @@ def probe_group(progress: Progress | None = None, *, bandwidth: float | None = N
     crowding = max(1.0, ranks_on_host() / available_cores())
     say("timing collectives over the links", 0.0)
     measured = measure_group(bandwidth, crowding)
-    profile = None
-    if dist.get_rank() == 0:
-        say("timing collectives on this host alone", 0.4)
-        with LocalRanks(2) as pair:
-            loopback = pair.run(time_collectives, None, max(1.0, 2 / available_cores()))[0]
-        links = fit_links(loopback)
-        found = bandwidth if bandwidth is not None else measured_bandwidth(measured.timings, links)
-        over_link = [replace(one, bandwidth=found) for one in measured.timings]
-        profile = _profile(fit_links([*loopback, *over_link]), measured, found, dist.get_world_size(), crowding, say)
-    dist.barrier()
-    return profile
+    try:
+        return _compare_with_loopback(measured, bandwidth, crowding, say) if dist.get_rank() == 0 else None
+    finally:
+        dist.barrier()  # the others wait for rank 0, also if it fails: its error is the one to be seen
 
 
 def probe_host(ranks: int = 2, progress: Progress | None = None) -> Profile:
@@ -135,12 +130,15 @@ def time_collectives(
 
 
 def time_encoders(progress: Progress | None = None, names: Sequence[str] = tuple(CANDIDATES)) -> dict[str, EncodeCost]:
-    """Time what the compressors of `CANDIDATES` do beside sending, on this thread, whatever the ranks are."""
+    """Time what the compressors of `CANDIDATES` do beside sending, on this thread, whatever the ranks are.
+
+    That of fp32 is nothing: plain DistributedDataParallel has no hook.
+    """
     say = progress or _silent
     costs = {}
     for place, name in enumerate(names):
         say(name, place / len(names))
-        costs[name] = time_encoder(CANDIDATES[name])
+        costs[name] = EncodeCost(np.zeros((1 + DRAWS, 3))) if name == "fp32" else time_encoder(CANDIDATES[name])
     return costs
 
 
@@ -156,11 +154,13 @@ def time_encoder(compressor: Compressor, repeats: int = 5) -> EncodeCost:
     rows, seconds = [], []
     with thread_count(1):
         for shapes, ranks in itertools.product(_ENCODED, _DECODED_RANKS):
-            elements = sum(torch.Size(shape).numel() for shape in shapes)
+            sizes = [torch.Size(shape).numel() for shape in shapes]
+            elements = sum(sizes)
             communicator = _Echo(ranks)
             memory: Memory = {}
             for repeat in range(repeats + 1):
-                gradients = [Gradient(str(place), torch.randn(shape)) for place, shape in enumerate(shapes)]
+                pieces = torch.randn(elements).split(sizes)  # as they lie in a bucket
+                gradients = [Gradient(str(place), piece.view(shapes[place])) for place, piece in enumerate(pieces)]
                 before, start = communicator.seconds, time.thread_time()
                 compressor.exchange(gradients, communicator, memory)
                 taken = time.thread_time() - start - (communicator.seconds - before)
@@ -180,18 +180,32 @@ def ranks_on_host() -> int:
     return names.count(platform.node())
 
 
+def _compare_with_loopback(measured: Measured, bandwidth: float | None, crowding: float, say: Progress) -> Profile:
+    say("timing collectives on this host alone", 0.4)
+    with LocalRanks(2) as pair:
+        loopback = pair.run(time_collectives, None, max(1.0, 2 / available_cores()))[0]
+    found = bandwidth if bandwidth is not None else measured_bandwidth(measured.timings, fit_links(loopback))
+    over_link = [replace(one, bandwidth=found) for one in measured.timings]
+    return _profile(fit_links([*loopback, *over_link]), measured, found, dist.get_world_size(), crowding, say)
+
+
 def _profile(
     links: LinkModel, measured: Measured, bandwidth: float | None, ranks: int, crowding: float, say: Progress
 ) -> Profile:
     software = float(links.software("all_reduce", measured.reduced, ranks)[0]) * crowding
     slowdown = max(1.0, (measured.beside - software) / measured.alone)
+    quiet = quietness()
+    doubts = [] if quiet.quiet else [f"the machine was not quiet: {'; '.join(quiet.reasons)}"]
+    if slowdown > _MOST_SLOWDOWN:
+        doubts.append(f"computing took {slowdown:.1f} times as long beside communication, as if other work had run too")
     costs = time_encoders(lambda name, share: say(f"timing {name}", 0.5 + share / 2))
-    return Profile(links, costs, slowdown, bandwidth, ranks, 1 / crowding, fingerprint().to_dict())
+    return Profile(links, costs, slowdown, bandwidth, ranks, 1 / crowding, fingerprint().to_dict(), tuple(doubts))
 
 
 def _time_beside(seconds: float = 0.3) -> tuple[float, float, float]:
     """Seconds of a computation alone and beside all-reduces, and the bytes that were reduced in the meantime."""
-    left, right, product = torch.randn(256, 256), torch.randn(256, 256), torch.empty(256, 256)
+    # Few large calls: each waits for the interpreter's lock, which a backward pass does without.
+    left, right, product = torch.randn(1024, 1024), torch.randn(1024, 1024), torch.empty(1024, 1024)
 
     def compute(calls: int) -> float:
         start = time.perf_counter()
@@ -199,9 +213,9 @@ def _time_beside(seconds: float = 0.3) -> tuple[float, float, float]:
             torch.mm(left, right, out=product)
         return time.perf_counter() - start
 
-    compute(3)
-    (calls,) = _agreed(max(1, round(20 * seconds / max(compute(20), 1e-6))))
-    alone, beside, reduced = [], [], []
+    compute(1)
+    (calls,) = _agreed(max(1, round(2 * seconds / max(compute(2), 1e-6))))
+    alone, beside = [], []
     tensor = torch.zeros(2**18)
     for _ in range(3):
         dist.barrier()
@@ -226,9 +240,9 @@ def _time_beside(seconds: float = 0.3) -> tuple[float, float, float]:
             busy.fill_(0.0 if done.is_set() else 1.0)
             dist.all_reduce(busy, op=dist.ReduceOp.MAX)
         worker.join()
-        beside.append(taken[0])
-        reduced.append(rounds * tensor.nbytes * min(1.0, taken[0] / (time.perf_counter() - start)))
-    return tuple(_agreed(median(alone), median(beside), median(reduced)))
+        beside.append((taken[0], rounds * tensor.nbytes * min(1.0, taken[0] / (time.perf_counter() - start))))
+    # What else the host does only adds: the fastest are the least disturbed.
+    return tuple(_agreed(min(alone), *min(beside)))
 
 
 def _agreed(*values: float) -> list[Any]:
@@ -292,7 +306,7 @@ class _Echo:
         """The same entries many times; packing and unpacking them is the compressor's."""
         packed = pack_entries(indices, values, coding)
         with self._own_time():
-            rows = [packed.clone() for _ in range(self.size)]
+            rows = [packed[HEADER_BYTES:].clone() for _ in range(self.size)]
         return [unpack_entries(row, indices.numel(), values.dtype, coding) for row in rows]
 
     @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 
-from taut.distributed._traffic import COUNT_BYTES, Message, sparse_gather
+from taut.distributed._traffic import COUNT_BYTES, Message
 from taut.distributed._wire import Coding, gather_packed, gather_uneven, pack_entries
 
 
@@ -80,9 +80,9 @@ class ProcessGroupCommunicator:
         Returns:
             Indices and values of each rank; counts are exchanged first.
         """
-        packed = pack_entries(indices, values, coding)
-        self.sent += sum(message.sent(self.size) for message in sparse_gather(packed.numel()))
-        return gather_packed(packed, indices.numel(), values.dtype, self._group, coding=coding)
+        message = pack_entries(indices, values, coding)
+        self.sent += (self.size - 1) * message.numel()
+        return gather_packed(message, indices, values, self._group, coding=coding)
 
     def _reachable(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor, on the device if the backend knows no other: NCCL takes none of the CPU."""

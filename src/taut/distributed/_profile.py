@@ -34,6 +34,7 @@ class Profile:
         ranks: that took part.
         cores: for each of the ranks on a host.
         host: fingerprint of the host of rank 0.
+        doubts: why the figures may be wrong, a sentence each; none on a quiet host.
     """
 
     links: LinkModel
@@ -43,6 +44,7 @@ class Profile:
     ranks: int
     cores: float
     host: Mapping[str, Any] = field(default_factory=dict)
+    doubts: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """What a person wants to know of it."""
@@ -55,7 +57,7 @@ class Profile:
             )
         if self.bandwidth is not None:
             said.append(f"link: {8 * self.bandwidth / 1e9:.3g} Gbit/s")
-        return said
+        return [*said, *(f"doubtful: {doubt}" for doubt in self.doubts)]
 
     def write(self, path: Path) -> None:
         """Write it, whole or not at all.
@@ -73,6 +75,7 @@ class Profile:
             "ranks": self.ranks,
             "cores_per_rank": self.cores,
             "host": dict(self.host),
+            "doubts": list(self.doubts),
         }
         text = json.dumps(document, allow_nan=False) + "\n"
         write_whole(path, lambda file: file.write_text(text, encoding="utf-8"))
@@ -106,7 +109,7 @@ def read_profile(path: Path) -> Profile:
         raise VersionError(f"{path}: version {version}, this taut reads {_VERSION}", fix="upgrade taut")
     try:
         return _parsed(document)
-    except (ArgumentError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (ArgumentError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error).splitlines()[0]
         raise ArtefactError(f"{path}: {reason}", fix="run taut comm probe again") from error
 
@@ -140,6 +143,7 @@ def _parsed(document: dict[str, Any]) -> Profile:
         ranks=int(_number(document, "ranks", 1)),
         cores=_number(document, "cores_per_rank", 0.0),
         host=dict(document["host"]),
+        doubts=tuple(map(str, document.get("doubts", ()))),
     )
 
 

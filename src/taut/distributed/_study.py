@@ -15,10 +15,9 @@ from taut.distributed._compressor import Compressor
 from taut.distributed._step_time import Cluster, EncodeCost, step_seconds
 from taut.distributed._workload import Workload, even_workload
 from taut.errors import ArtefactError
-from taut.hardware import FORMS, LinkModel
+from taut.hardware import FORMS, GOODPUT, LinkModel
 
 RECIPE = Path(__file__).with_name("communication_study.json")
-_GOODPUT = 1448 / 1514
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +62,12 @@ def run_study(path: Path = RECIPE) -> list[SetUp]:
         return list(_set_ups(recipe))
     except OSError as error:
         raise ArtefactError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ArtefactError(f"{path}: no recipe of a study ({error!r})", expected=f"a file like {RECIPE}") from error
 
 
 def _set_ups(recipe: Mapping[str, Any]) -> Iterator[SetUp]:
-    coefficients = np.array([[0.0, recipe["latency_seconds"], 0.0, 1 / _GOODPUT]])
+    coefficients = np.array([[0.0, recipe["latency_seconds"], 0.0, 1 / GOODPUT]])
     links = LinkModel(dict.fromkeys(FORMS, coefficients), dict.fromkeys(FORMS, np.ones(1)))
     methods = [_method(one, recipe["encoded_elements"]) for one in recipe["compressors"]]
     nothing = EncodeCost(np.zeros((1, 3)))

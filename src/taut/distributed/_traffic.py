@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 Collective: TypeAlias = Literal["all_reduce", "all_gather", "all_to_all"]
 
 COUNT_BYTES = 8
-SPARSE_COUNT_BYTES = 24  # entries, bytes and form
+HEADER_BYTES = 24  # of an uneven message: its bytes, its entries, their form
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,4 +47,4 @@ class Traffic:
 
 def sparse_gather(size: float) -> tuple[Message, Message]:
     """The messages of `Communicator.gather_sparse`: the counts, then the bytes of each rank's indices and values."""
-    return Message("all_gather", SPARSE_COUNT_BYTES), Message("all_gather", size)
+    return Message("all_gather", HEADER_BYTES), Message("all_gather", size)

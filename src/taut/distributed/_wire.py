@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 import torch
 import torch.distributed as dist
 
+from taut.distributed._traffic import HEADER_BYTES
 from taut.errors import ArgumentError, CommunicationError
 from taut.kernels import decode_indices, encode_indices
 
@@ -22,7 +23,6 @@ Coding: TypeAlias = Literal["plain", "compact"]
 """How indices travel: as int32, or as coded differences (about 9 bits each where 1 % of the entries are sent)."""
 
 _CODINGS: tuple[Coding, ...] = ("plain", "compact")
-_HEADER = 24  # bytes: length of the content, entries, form
 _LEAST_ROOM = 2**16
 _DTYPES = (
     torch.uint8,
@@ -56,7 +56,10 @@ def gather_uneven(tensor: torch.Tensor, group: dist.ProcessGroup | None = None) 
     """
     if tensor.dtype not in _DTYPES or tensor.ndim != 1:
         raise ArgumentError("tensor", f"{tensor.dtype} {tuple(tensor.shape)}", expected="(length,) real numbers")
-    rows = _peers(group).exchange(tensor.view(torch.uint8), tensor.numel(), _DTYPES.index(tensor.dtype))
+    content = tensor.view(torch.uint8)
+    message = content.new_empty(HEADER_BYTES + content.numel())
+    message[HEADER_BYTES:] = content
+    rows = _peers(group).exchange(message, tensor.numel(), _DTYPES.index(tensor.dtype))
     _check_forms(rows, lambda form: str(_DTYPES[form]).removeprefix("torch."))
     gathered = [row.content.view(tensor.dtype) for row in rows]
     gathered[dist.get_rank(group)] = tensor
@@ -79,44 +82,57 @@ def gather_sparse(
         coding: of the indices; the same on every rank.
 
     Returns:
-        Indices, int32, and values by rank.
+        Indices, int32, and values by rank; this rank's own are those that were given.
 
     Raises:
         ArgumentError: the tensors do not fit together, or the coding is unknown.
         CommunicationError: ranks disagree on the coding or the dtype of values.
         KernelError: coded indices that have arrived cannot be decoded.
     """
-    return gather_packed(pack_entries(indices, values, coding), indices.numel(), values.dtype, group, coding=coding)
+    return gather_packed(pack_entries(indices, values, coding), indices, values, group, coding=coding)
 
 
 def pack_entries(indices: torch.Tensor, values: torch.Tensor, coding: Coding = "plain") -> torch.Tensor:
-    """The message of a rank in `gather_sparse`, (bytes,) uint8.
+    """The message of a rank in `gather_sparse`, (HEADER_BYTES + bytes,) uint8; the header is left to `gather_packed`.
 
     Raises:
         ArgumentError: the tensors do not fit together, or the coding is unknown.
     """
     _check(indices, values, coding)
-    size = values.numel() * values.element_size()
-    coded = indices if coding == "plain" else encode_indices(indices, _MOST_ELEMENTS)
+    coded = indices if coding == "plain" else encode_indices(indices.cpu(), _MOST_ELEMENTS)
     # Values first, since coded indices may be of any length, and filled up, since int32 indices have to be aligned.
-    filling = values.new_zeros((_aligned(size) - size) // values.element_size())
-    return torch.cat([values.view(torch.uint8), filling.view(torch.uint8), coded.view(torch.uint8)])
+    end = HEADER_BYTES + values.numel() * values.element_size()
+    start = _aligned(end)
+    message = values.new_empty(start + coded.numel() * coded.element_size(), dtype=torch.uint8)
+    message[HEADER_BYTES:end].view(values.dtype).copy_(values)
+    message[end:start] = 0
+    message[start:].view(coded.dtype).copy_(coded)
+    return message
 
 
 def gather_packed(
-    packed: torch.Tensor, kept: int, dtype: torch.dtype, group: dist.ProcessGroup | None, *, coding: Coding
+    message: torch.Tensor,
+    indices: torch.Tensor,
+    values: torch.Tensor,
+    group: dist.ProcessGroup | None,
+    *,
+    coding: Coding,
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """The sparse entries of all ranks, as `gather_sparse`, where this rank's are packed already."""
-    form = _CODINGS.index(coding) * len(_VALUE_TYPES) + _VALUE_TYPES.index(dtype)
-    rows = _peers(group).exchange(packed, kept, form)
+    """The sparse entries of all ranks, as `gather_sparse`, where this rank's are packed in a message already."""
+    form = _CODINGS.index(coding) * len(_VALUE_TYPES) + _VALUE_TYPES.index(values.dtype)
+    rows = _peers(group).exchange(message, indices.numel(), form)
     _check_forms(rows, _describe)
-    return [unpack_entries(row.content, row.entries, dtype, coding) for row in rows]
+    own = dist.get_rank(group)
+    return [
+        (indices, values) if rank == own else unpack_entries(row.content, row.entries, values.dtype, coding)
+        for rank, row in enumerate(rows)
+    ]
 
 
 def unpack_entries(
     packed: torch.Tensor, kept: int, dtype: torch.dtype, coding: Coding
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Indices and values of a message that `pack_entries` has made.
+    """Indices and values of a message that `pack_entries` has made, without its header: views where they can be.
 
     Raises:
         CommunicationError: it holds another number of indices than of values.
@@ -124,7 +140,11 @@ def unpack_entries(
     """
     split = kept * dtype.itemsize
     theirs = packed[_aligned(split) :]
-    found = theirs.view(torch.int32) if coding == "plain" else decode_indices(theirs, _MOST_ELEMENTS)
+    found = (
+        theirs.view(torch.int32)
+        if coding == "plain"
+        else decode_indices(theirs.cpu(), _MOST_ELEMENTS).to(theirs.device)
+    )
     if found.numel() != kept:
         raise CommunicationError(f"{found.numel()} indices have arrived with {kept} values")
     return found, packed[:split].view(dtype)
@@ -176,28 +196,36 @@ class _Peers:
     def _group(self) -> dist.ProcessGroup | None:
         return self._shared()
 
-    def exchange(self, content: torch.Tensor, count: int, form: int) -> list[_Row]:
-        """Give bytes, their number of entries and their form to every rank; returns those of all ranks."""
+    def exchange(self, message: torch.Tensor, count: int, form: int) -> list[_Row]:
+        """Give a message to every rank; returns what each rank has given.
+
+        Args:
+            message: (HEADER_BYTES + bytes,) uint8; the header is written here.
+            count: entries in it.
+            form: of the entries.
+        """
         if self._ranks == 1:
-            return [_Row(count, form, content)]
-        header = torch.tensor([content.numel(), count, form], dtype=torch.int64).view(torch.uint8).to(content.device)
-        message = torch.cat([header, content])
+            return [_Row(count, form, message[HEADER_BYTES:])]
+        header = message[:HEADER_BYTES]
+        header.copy_(torch.tensor([message.numel() - HEADER_BYTES, count, form], dtype=torch.int64).view(torch.uint8))
         if self._room is None:
-            lengths = message.new_empty(self._ranks * _HEADER)
+            lengths = message.new_empty(self._ranks * HEADER_BYTES)
             dist.all_gather_single(lengths, header, group=self._group)
-            headers = list(lengths.split(_HEADER))
-            contents = self._send(message[_HEADER:], [_parsed(one)[0] for one in headers])
+            headers = list(lengths.split(HEADER_BYTES))
+            contents = self._send(message[HEADER_BYTES:], [_parsed(one)[0] for one in headers])
             return [_Row(*_parsed(one)[1:], content) for one, content in zip(headers, contents, strict=True)]
-        announced = message if message.numel() <= self._room[self._rank] else message[:_HEADER]
+        announced = message if message.numel() <= self._room[self._rank] else message[:HEADER_BYTES]
         rows = self._send(announced, self._room)
         lengths = [_parsed(row)[0] for row in rows]
-        outgrown = [_HEADER + size > room for size, room in zip(lengths, self._room, strict=True)]
-        contents = [row[_HEADER : _HEADER + size] for row, size in zip(rows, lengths, strict=True)]
+        outgrown = [HEADER_BYTES + size > room for size, room in zip(lengths, self._room, strict=True)]
+        contents = [row[HEADER_BYTES : HEADER_BYTES + size] for row, size in zip(rows, lengths, strict=True)]
         if any(outgrown):
-            late = self._send(message[_HEADER:], [size * grown for size, grown in zip(lengths, outgrown, strict=True)])
+            late = self._send(
+                message[HEADER_BYTES:], [size * grown for size, grown in zip(lengths, outgrown, strict=True)]
+            )
             contents = [new if grown else old for new, old, grown in zip(late, contents, outgrown, strict=True)]
         # Sender and receiver have seen the same messages, so that both come to the same room.
-        self._room = [max(room, 2 * (_HEADER + size)) for room, size in zip(self._room, lengths, strict=True)]
+        self._room = [max(room, 2 * (HEADER_BYTES + size)) for room, size in zip(self._room, lengths, strict=True)]
         return [_Row(*_parsed(row)[1:], content) for row, content in zip(rows, contents, strict=True)]
 
     def _send(self, tensor: torch.Tensor, rooms: Sequence[int]) -> list[torch.Tensor]:
@@ -234,7 +262,7 @@ def _aligned(size: int) -> int:
 
 
 def _parsed(row: torch.Tensor) -> tuple[int, int, int]:
-    length, count, form = row[:_HEADER].view(torch.int64).tolist()
+    length, count, form = row[:HEADER_BYTES].view(torch.int64).tolist()
     return length, count, form
 
 

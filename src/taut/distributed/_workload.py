@@ -72,11 +72,11 @@ class Workload:
         """As DistributedDataParallel forms them after its first iteration.
 
         Args:
-            size: bytes that close a bucket (`bucket_cap_mb`).
+            size: bytes that close a bucket (`bucket_cap_mb`); by default the first one closes at 1 MB already.
         """
         found: list[Bucket] = []
         shapes: list[torch.Size] = []
-        filled, limit = 0, min(_FIRST_BUCKET_BYTES, size)
+        filled, limit = 0, _FIRST_BUCKET_BYTES if size == BUCKET_BYTES else size
         for shape, ready in zip(self.shapes, self.ready, strict=True):
             shapes.append(shape)
             filled += 4 * shape.numel()

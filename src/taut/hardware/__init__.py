@@ -3,6 +3,7 @@
 from taut.hardware._fit import DRAWS, Fit, fit_times
 from taut.hardware._links import (
     FORMS,
+    GOODPUT,
     CollectiveForm,
     CollectiveTiming,
     LinkModel,
@@ -14,6 +15,7 @@ from taut.hardware._links import (
 __all__ = [
     "DRAWS",
     "FORMS",
+    "GOODPUT",
     "CollectiveForm",
     "CollectiveTiming",
     "Fit",

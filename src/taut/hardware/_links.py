@@ -18,7 +18,9 @@ from taut.hardware._fit import DRAWS, fit_times
 
 _COEFFICIENTS = 4
 _LEAST_JUDGED = 2**16
-_GOODPUT = 1448 / 1514  # of TCP over Ethernet: what is left of a full packet without its headers
+_LEAST_TELLING = 2**20
+GOODPUT = 1448 / 1514
+"""Of TCP over Ethernet: what is left of a full packet without its headers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +184,7 @@ def fit_links(timings: Sequence[CollectiveTiming], *, draws: int = DRAWS, seed: 
         fit = fit_times(rows, seconds, judged=np.array(judged), draws=draws, seed=seed)
         found = fit.coefficients
         if not rows[:, 3].any():
-            found[:, 3] = 1 / _GOODPUT  # no link was measured: what the headers of full packets take
+            found[:, 3] = 1 / GOODPUT  # no link was measured: what the headers of full packets take
         coefficients[collective], scatter[collective] = found, fit.scatter
     return LinkModel(coefficients, scatter)
 
@@ -197,15 +199,20 @@ def measured_bandwidth(timings: Sequence[CollectiveTiming], loopback: LinkModel)
     Raises:
         MeasurementError: the link costs nothing that can be told from noise.
     """
-    per_byte = []
+    largest: dict[str, float] = {}
     for one in timings:
+        largest[one.collective] = max(one.size, largest.get(one.collective, 0.0))
+    # Large messages tell most; on slow links they are left out, and smaller ones tell as much.
+    telling = [one for one in timings if one.size >= min(_LEAST_TELLING, largest[one.collective])]
+    per_byte = []
+    for one in telling:
         known = float(loopback.seconds(one.collective, one.size, one.ranks, None, crowding=one.crowding)[0])
         _, share = FORMS[one.collective].counts(one.ranks)
-        if one.seconds > known and one.size >= 2**20:
+        if one.seconds > known:
             per_byte.append((one.seconds - known) / (one.size * share))
-    if len(per_byte) < max(1, len(timings) // 4):
+    if not per_byte or 2 * len(per_byte) < len(telling):
         raise MeasurementError("the link is as fast as loopback", fix="give its bandwidth, e.g. --link 100Gbit")
-    return float(1 / (np.median(per_byte) * _GOODPUT))
+    return float(1 / (np.median(per_byte) * GOODPUT))
 
 
 def _row(collective: str, size: float, ranks: int, bandwidth: float | None, crowding: float) -> np.ndarray:

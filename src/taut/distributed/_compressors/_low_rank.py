@@ -74,6 +74,7 @@ def factor(gradient: Gradient, side: str, rows: int, rank: int, seed: int, memor
     kept = memory.setdefault(gradient.name, {}).get(side)
     if kept is None or kept.shape[0] != rows or kept.dtype != working_dtype(gradient.tensor.dtype):
         kept = gradient.tensor.new_empty((rows, 0), dtype=working_dtype(gradient.tensor.dtype))
+    kept = kept.to(gradient.tensor.device)  # a checkpoint may have been read on another one
     missing = rank - kept.shape[1]
     if missing > 0:
         random = generator(torch.device("cpu"), seed, gradient.name, side, kept.shape[1])
@@ -87,4 +88,8 @@ def factor(gradient: Gradient, side: str, rows: int, rank: int, seed: int, memor
 def keep_factor(gradient: Gradient, side: str, found: torch.Tensor, memory: Memory) -> None:
     """Start the next step from a factor, except its columns that are zero or not finite: nothing grows from those."""
     usable = found.isfinite().all(dim=0) & found.any(dim=0)
-    memory[gradient.name][side] = torch.where(usable, found, memory[gradient.name].get(side, found))
+    before = memory[gradient.name].get(side)
+    if before is not None and before.shape == found.shape:
+        memory[gradient.name][side] = torch.where(usable, found, before.to(found.device))
+    else:
+        memory[gradient.name][side] = found[:, usable]  # `factor` puts new ones for the others

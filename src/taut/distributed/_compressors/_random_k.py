@@ -11,7 +11,7 @@ import torch
 from taut.distributed._communicator import Communicator
 from taut.distributed._compressor import Compressor, Gradient, Memory, check_ratio, check_whole
 from taut.distributed._compressors._top_k import kept_of
-from taut.distributed._memory import generator, is_zero, next_step, residual_of
+from taut.distributed._memory import forget_not_finite, generator, is_zero, next_step, residual_of
 from taut.distributed._traffic import Message, Traffic
 
 
@@ -19,7 +19,8 @@ from taut.distributed._traffic import Message, Traffic
 class RandomK(Compressor):
     """Random entries of each parameter, as many in each step, with error feedback; no index travels.
 
-    What was sent plus the new residual is the old residual plus the gradient, to the bit.
+    What was sent plus the new residual is the old residual plus the gradient, to the bit. A NaN or infinity makes all
+    that is sent of the parameter NaN in this step, and is not kept.
 
     Args:
         ratio: share of the entries that is sent, rounded; one at least.
@@ -67,9 +68,13 @@ class RandomK(Compressor):
             return torch.zeros(indices.numel(), device=flat.device)
         residual = residual_of(gradient, memory)
         residual += flat
+        broken = not bool(residual.sum().isfinite()) and not bool(residual.isfinite().all())
         values = residual[indices].float()
         rest = residual[indices] - values
         residual[indices] = rest.where(values.isfinite(), 0)
+        if broken:
+            values.fill_(torch.nan)  # chance may have left it out
+            forget_not_finite(gradient, memory)
         return values
 
 

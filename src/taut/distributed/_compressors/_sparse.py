@@ -10,7 +10,7 @@ import torch
 
 from taut.distributed._communicator import Communicator
 from taut.distributed._compressor import Compressor, Gradient, Memory
-from taut.distributed._memory import is_zero, joined, residual_of
+from taut.distributed._memory import forget_not_finite, is_zero, joined, residual_of
 from taut.distributed._selection import scatter_add
 from taut.distributed._traffic import Message, Traffic, sparse_gather
 from taut.distributed._wire import Coding, sparse_bytes
@@ -118,6 +118,8 @@ class SparseCompressor(Compressor):
         for gradient in gradients:
             if not is_zero(gradient.tensor.view(-1)):
                 entries = self.choose(gradient, memory)
+                if not entries.values.sum().isfinite():
+                    forget_not_finite(gradient, memory)  # there may be more of it than entries that are sent
                 indices.append(entries.indices + start)
                 values.append(self._round(entries, residual_of(gradient, memory)))
             start += gradient.tensor.numel()

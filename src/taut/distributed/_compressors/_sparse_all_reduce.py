@@ -108,8 +108,8 @@ def _cut(
 
 def _give_back(given: Entries, returned: torch.Tensor, run: Sequence[Gradient], memory: Memory) -> None:
     """Put entries whose sums did not come back into the residual again."""
-    mask = torch.isin(given.indices.long(), returned, assume_unique=True)
-    indices, values = given.indices[~mask].long(), given.values[~mask]
+    kept = given.values.isfinite() & ~torch.isin(given.indices.long(), returned, assume_unique=True)
+    indices, values = given.indices[kept].long(), given.values[kept]
     start = 0
     for gradient in run:
         end = start + gradient.tensor.numel()
