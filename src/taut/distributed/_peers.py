@@ -17,6 +17,7 @@ from taut.errors import CommunicationError
 
 _T = TypeVar("_T")
 _LEAST_ROOM = 2**16
+_ORDERED_BYTES = 2**17  # from here on messages go to one rank after the other; smaller ones would wait for its answer
 
 
 class Row(NamedTuple):
@@ -56,6 +57,11 @@ class Peers:
     @property
     def _group(self) -> dist.ProcessGroup | None:
         return self._shared()
+
+    def new_message(self, size: int, values: torch.Tensor) -> torch.Tensor:
+        """(size,) uint8 for the message of the next exchange, on the device of its values."""
+        draft = self._near.draft(size) if self._near is not None and values.device.type == "cpu" else None
+        return draft if draft is not None else values.new_empty(size, dtype=torch.uint8)
 
     def exchange(
         self,
@@ -154,7 +160,11 @@ class Peers:
             return
         # Who receives says so first: behind a message of its own the word would have to wait for the link.
         receiving = [(rank, dist.irecv(row, group=self._group, group_src=rank)) for rank, row in received.items()]
-        sending = [dist.isend(tensor, group=self._group, group_dst=rank) for rank in targets]
+        sending: list[dist.Work | None] = []
+        for rank in targets:
+            sending.append(dist.isend(tensor, group=self._group, group_dst=rank))
+            if tensor.numel() >= _ORDERED_BYTES:
+                _wait(sending.pop())  # several at once would make each other's packets wait, or be lost
         for rank, work in receiving:
             _wait(work)
             arrived(rank, received[rank])

@@ -79,25 +79,34 @@ class OwnSegment(Segment):
         self._number = 0
         self.close = weakref.finalize(self, _close, self._closed, self.descriptor, os.getpid())
 
-    def write(self, content: torch.Tensor) -> int:
-        """Put a message, (at most ROOM,) uint8, into the next slot, and say so; returns its number.
+    def draft(self, size: int) -> torch.Tensor:
+        """(size,) uint8, at most ROOM, where `write` puts the next message; to be written there at once.
 
         Every other rank has to have read the message before the last: it has if it has written as many as this one.
 
         Raises:
             OSError: there is no memory left.
         """
-        size = content.numel()
         if size > self._reserved:
             # Memory that runs out later would end this process, instead of being an error.
-            self._reserved = min(ROOM, max(2 * size, _LEAST_RESERVED))
+            reserved = min(ROOM, max(2 * size, _LEAST_RESERVED))
             for slot in range(2):
-                os.posix_fallocate(self.descriptor, _CONTROL_BYTES + slot * ROOM, self._reserved)
-        number = self._number + 1
-        self.slot(number)[:size].copy_(content)
-        raise_signal(self.signal, number)
-        self._number = number
-        return number
+                os.posix_fallocate(self.descriptor, _CONTROL_BYTES + slot * ROOM, reserved)
+            self._reserved = reserved
+        return self.slot(self._number + 1)[:size]
+
+    def write(self, content: torch.Tensor) -> int:
+        """Say that a message, (at most ROOM,) uint8, is there; returns its number.
+
+        Raises:
+            OSError: there is no memory left.
+        """
+        draft = self.draft(content.numel())
+        if content.data_ptr() != draft.data_ptr():
+            draft.copy_(content)
+        self._number += 1
+        raise_signal(self.signal, self._number)
+        return self._number
 
 
 def open_segment(process: int, descriptor: int, nonce: bytes) -> Segment:

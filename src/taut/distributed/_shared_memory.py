@@ -53,6 +53,13 @@ class SharedMemory:
         # More ranks than cores: one that looks again and again takes the core from one that it waits for.
         self._spin = _SPIN_SECONDS if len(others) < len(os.sched_getaffinity(0)) else 0.0
 
+    def draft(self, size: int) -> torch.Tensor | None:
+        """(size,) uint8 for the message of the next exchange, where it need not be copied; None if there is no room."""
+        try:
+            return self._own.draft(size) if size <= ROOM else None
+        except OSError:
+            return None
+
     def exchange(self, message: torch.Tensor, arrived: Arrived) -> None:
         """Give a message to every rank, and take theirs in the order of their arrival.
 
@@ -84,7 +91,7 @@ class SharedMemory:
                 arrived(rank, slot[:size], True)
             else:
                 long[rank] = message.new_empty(size)
-                long[rank][:ROOM] = slot
+                long[rank][:ROOM] = slot[:ROOM]
         for part in range(1, parts):
             place = slice(part * ROOM, (part + 1) * ROOM)
             for rank, slot in self._swap(message[place]):

@@ -7,6 +7,7 @@ way. Here every rank sends its bytes straight to each of the others.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 import torch
@@ -54,9 +55,10 @@ def gather_uneven(tensor: torch.Tensor, group: dist.ProcessGroup | None = None) 
     if tensor.dtype not in _DTYPES or tensor.ndim != 1:
         raise ArgumentError("tensor", f"{tensor.dtype} {tuple(tensor.shape)}", expected="(length,) real numbers")
     content = tensor.view(torch.uint8)
-    message = content.new_empty(HEADER_BYTES + content.numel())
+    peers = peers_of(group)
+    message = peers.new_message(HEADER_BYTES + content.numel(), content)
     message[HEADER_BYTES:] = content
-    return peers_of(group).exchange(
+    return peers.exchange(
         message,
         tensor.numel(),
         _DTYPES.index(tensor.dtype),
@@ -89,11 +91,29 @@ def gather_sparse(
         CommunicationError: ranks disagree on the coding or the dtype of values.
         KernelError: coded indices that have arrived cannot be decoded.
     """
-    return gather_packed(pack_entries(indices, values, coding), indices, values, group, coding=coding)
+    return gather_packed(pack_for(group, indices, values, coding), indices, values, group, coding=coding)
 
 
-def pack_entries(indices: torch.Tensor, values: torch.Tensor, coding: Coding = "plain") -> torch.Tensor:
+def pack_for(
+    group: dist.ProcessGroup | None, indices: torch.Tensor, values: torch.Tensor, coding: Coding
+) -> torch.Tensor:
+    """As `pack_entries`, for the next `gather_packed` of a group, which comes before any other use of it."""
+    return pack_entries(indices, values, coding, lambda size: peers_of(group).new_message(size, values))
+
+
+def pack_entries(
+    indices: torch.Tensor,
+    values: torch.Tensor,
+    coding: Coding = "plain",
+    new_message: Callable[[int], torch.Tensor] | None = None,
+) -> torch.Tensor:
     """The message of a rank in `gather_sparse`, (HEADER_BYTES + bytes,) uint8; the header is left to `gather_packed`.
+
+    Args:
+        indices: as there.
+        values: as there.
+        coding: as there.
+        new_message: gives the (bytes,) uint8 to write it to; by default new memory.
 
     Raises:
         ArgumentError: the tensors do not fit together, or the coding is unknown.
@@ -103,7 +123,8 @@ def pack_entries(indices: torch.Tensor, values: torch.Tensor, coding: Coding = "
     # Values first, since coded indices may be of any length, and filled up, since int32 indices have to be aligned.
     end = HEADER_BYTES + values.numel() * values.element_size()
     start = _aligned(end)
-    message = values.new_empty(start + coded.numel() * coded.element_size(), dtype=torch.uint8)
+    size = start + coded.numel() * coded.element_size()
+    message = new_message(size) if new_message is not None else values.new_empty(size, dtype=torch.uint8)
     message[HEADER_BYTES:end].view(values.dtype).copy_(values)
     message[end:start] = 0
     message[start:].view(coded.dtype).copy_(coded)
