@@ -17,7 +17,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
-from taut.distributed._shared_memory import SWITCH
 from taut.errors import ArgumentError, MeasurementError
 
 _T = TypeVar("_T")
@@ -39,22 +38,18 @@ class LocalRanks:
         ranks: how many.
         places: where each of them lives; by default all on the loopback interface of this host.
         threads: of torch in each rank.
-        shared_memory: whether `gather_sparse` and `gather_uneven` may share memory, instead of the loopback interface.
 
     Raises:
         ArgumentError: `ranks` or `threads` is not positive.
         MeasurementError: on entering, if the group does not come up.
     """
 
-    def __init__(
-        self, ranks: int, *, places: Sequence[Place] | None = None, threads: int = 1, shared_memory: bool = True
-    ) -> None:
+    def __init__(self, ranks: int, *, places: Sequence[Place] | None = None, threads: int = 1) -> None:
         for name, value in (("ranks", ranks), ("threads", threads)):
             if value < 1:
                 raise ArgumentError(name, value, expected="1 or more")
         self._places = list(places) if places is not None else [Place(None, "lo")] * ranks
         self._threads = threads
-        self._shared_memory = shared_memory
         self._processes: list[Any] = []
         self._connections: list[Connection] = []
 
@@ -67,8 +62,7 @@ class LocalRanks:
         try:
             for rank, place in enumerate(self._places):
                 ours, theirs = context.Pipe()
-                store = str(Path(self._folder.name) / "store")
-                arguments = (rank, len(self), place, store, self._threads, self._shared_memory, theirs)
+                arguments = (rank, len(self), place, str(Path(self._folder.name) / "store"), self._threads, theirs)
                 process = context.Process(target=_serve, args=arguments, daemon=True)
                 process.start()
                 theirs.close()
@@ -142,9 +136,7 @@ class LocalRanks:
         return results
 
 
-def _serve(
-    rank: int, ranks: int, place: Place, store: str, threads: int, shared_memory: bool, connection: Connection
-) -> None:
+def _serve(rank: int, ranks: int, place: Place, store: str, threads: int, connection: Connection) -> None:
     """The life of a rank: join the group, then run what comes until the other end of the connection is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     threading.Thread(target=_die_with_parent, daemon=True).start()
@@ -153,8 +145,6 @@ def _serve(
         if place.namespace is not None:
             _enter_namespace(place.namespace)
         os.environ["GLOO_SOCKET_IFNAME"] = place.interface
-        if not shared_memory:
-            os.environ[SWITCH] = "0"
         import torch
         import torch.distributed as dist
 

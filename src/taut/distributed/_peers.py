@@ -58,9 +58,10 @@ class Peers:
     def _group(self) -> dist.ProcessGroup | None:
         return self._shared()
 
-    def new_message(self, size: int, values: torch.Tensor) -> torch.Tensor:
+    def new_message(self, size: int, values: torch.Tensor, *, network: bool = False) -> torch.Tensor:
         """(size,) uint8 for the message of the next exchange, on the device of its values."""
-        draft = self._near.draft(size) if self._near is not None and values.device.type == "cpu" else None
+        near = self._near if values.device.type == "cpu" and not network else None
+        draft = near.draft(size) if near is not None else None
         return draft if draft is not None else values.new_empty(size, dtype=torch.uint8)
 
     def exchange(
@@ -71,6 +72,8 @@ class Peers:
         own: _T,
         take: Callable[[Row], _T],
         describe: Callable[[int], str],
+        *,
+        network: bool = False,
     ) -> list[_T]:
         """Give a message to every rank; what the others give is taken as it arrives.
 
@@ -81,6 +84,7 @@ class Peers:
             own: stands for this rank's in the result.
             take: what makes the result of each other rank's.
             describe: a form in words.
+            network: to share no memory.
 
         Returns:
             By rank.
@@ -92,11 +96,11 @@ class Peers:
         header = torch.tensor([message.numel() - HEADER_BYTES, entries, form], dtype=torch.int64)
         message[:HEADER_BYTES].copy_(header.view(torch.uint8))
         taken = _Taken(self._rank, self._ranks, form, own, take)
-        if not self._near_known:
+        if not self._near_known and not network:
             limit = time_out(self._group, message.device) or dist.default_pg_timeout
             self._near = join_near(self._rank, self._tell, limit.total_seconds())
             self._near_known = True
-        if self._near is not None:
+        if self._near is not None and not network:
             self._near.exchange(message, taken.whole)
         elif self._ranks > 1:
             self._send_all(message, taken)

@@ -1,7 +1,7 @@
 """Uneven messages between the ranks of a process group: each travels once to each peer, with no padding.
 
 Gloo refuses to gather tensors of uneven sizes, and its sparse all-reduce sends 64-bit indices and merges them on the
-way. Here every rank sends its bytes straight to each of the others.
+way. Here every rank gives its bytes straight to each of the others: over the network, or through shared memory.
 """
 
 from __future__ import annotations
@@ -38,12 +38,15 @@ _BLOCK, _BLOCK_HEADER = 512, 4.0  # indices a block of their code; its header an
 _VALUE_TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def gather_uneven(tensor: torch.Tensor, group: dist.ProcessGroup | None = None) -> list[torch.Tensor]:
+def gather_uneven(
+    tensor: torch.Tensor, group: dist.ProcessGroup | None = None, *, network: bool = False
+) -> list[torch.Tensor]:
     """The one-dimensional tensors of all ranks, of any lengths and one dtype.
 
     Args:
         tensor: (length,), contiguous.
         group: the ranks; the default group if None. Nobody else uses it meanwhile.
+        network: to go over the network also where all ranks are on one host and could share memory.
 
     Returns:
         The tensors by rank; this rank's own is `tensor` itself.
@@ -56,7 +59,7 @@ def gather_uneven(tensor: torch.Tensor, group: dist.ProcessGroup | None = None) 
         raise ArgumentError("tensor", f"{tensor.dtype} {tuple(tensor.shape)}", expected="(length,) real numbers")
     content = tensor.view(torch.uint8)
     peers = peers_of(group)
-    message = peers.new_message(HEADER_BYTES + content.numel(), content)
+    message = peers.new_message(HEADER_BYTES + content.numel(), content, network=network)
     message[HEADER_BYTES:] = content
     return peers.exchange(
         message,
@@ -65,6 +68,7 @@ def gather_uneven(tensor: torch.Tensor, group: dist.ProcessGroup | None = None) 
         tensor,
         lambda row: row.owned().view(tensor.dtype),
         lambda form: str(_DTYPES[form]).removeprefix("torch."),
+        network=network,
     )
 
 
