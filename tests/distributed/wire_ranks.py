@@ -26,6 +26,7 @@ def entries_of(rank: int, kept: int, dtype: torch.dtype) -> tuple[torch.Tensor, 
 def new_group(shared: bool) -> Any:
     """All ranks once more, with shared memory or without."""
     group = dist.new_group()
+    assert isinstance(group, dist.ProcessGroup)
     with mock.patch.dict(os.environ, {SWITCH: "1" if shared else "0"}):
         gather_uneven(torch.zeros(1), group)
     assert (peers_of(group)._near is not None) == shared

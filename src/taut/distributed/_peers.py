@@ -153,11 +153,11 @@ class Peers:
         received = {rank: tensor.new_empty(rooms[rank]) for rank in reversed(order) if rooms[rank]}
         targets = order if rooms[self._rank] else []
         if self._room is None:
-            works = dist.batch_isend_irecv(
-                [dist.P2POp(dist.irecv, row, group=self._group, group_peer=rank) for rank, row in received.items()]
-                + [dist.P2POp(dist.isend, tensor, group=self._group, group_peer=rank) for rank in targets]
-            )
-            for work in works:
+            operations = [
+                *(dist.P2POp(dist.irecv, row, group=self._group, group_peer=rank) for rank, row in received.items()),
+                *(dist.P2POp(dist.isend, tensor, group=self._group, group_peer=rank) for rank in targets),
+            ]
+            for work in dist.batch_isend_irecv(operations) if operations else ():
                 work.wait()
             for rank, row in received.items():
                 arrived(rank, row)

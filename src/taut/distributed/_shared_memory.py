@@ -21,6 +21,7 @@ from taut.distributed._segment import ROOM, OwnSegment, Segment, open_segment
 from taut.distributed._traffic import HEADER_BYTES
 from taut.errors import CommunicationError
 from taut.kernels import wait_for_signal
+from taut.stats import available_cores
 
 SWITCH = "TAUT_SHARED_MEMORY"
 """The environment variable that keeps messages on the network if it is 0 on any rank."""
@@ -51,12 +52,14 @@ class SharedMemory:
         self._seconds = seconds
         weakref.finalize(self, _close, list(processes.values()))
         # More ranks than cores: one that looks again and again takes the core from one that it waits for.
-        self._spin = _SPIN_SECONDS if len(others) < len(os.sched_getaffinity(0)) else 0.0
+        self._spin = _SPIN_SECONDS if len(others) < available_cores() else 0.0
 
     def draft(self, size: int) -> torch.Tensor | None:
         """(size,) uint8 for the message of the next exchange, where it need not be copied; None if there is no room."""
+        if size > ROOM or not self._own.close.alive:
+            return None
         try:
-            return self._own.draft(size) if size <= ROOM else None
+            return self._own.draft(size)
         except OSError:
             return None
 
