@@ -40,7 +40,7 @@ def profile(tmp_path: Path) -> Path:
     path = tmp_path / "profile.json"
     links = LinkModel(dict.fromkeys(FORMS, np.array([[1e-5, 1e-5, 1e-10, 1.05]])), dict.fromkeys(FORMS, np.ones(1)))
     costs = {name: EncodeCost(np.array([[0.0, 1e-9, 1e-11]])) for name in CANDIDATES}
-    Profile(links, costs, 1.1, None, 2, 1.0).write(path)
+    Profile(links, costs, 1.1, None, 2).write(path)
     return path
 
 

@@ -62,7 +62,7 @@ def profile(encode: float = 1e-9, draws: int = 16) -> Profile:
     costs = {name: EncodeCost(np.tile([0.0, encode, 0.0], (1 + draws, 1))) for name in CANDIDATES}
     costs["fp32"] = EncodeCost(np.zeros((1 + draws, 3)))
     costs["fp16"] = EncodeCost(np.tile([0.0, 1e-11, 0.0], (1 + draws, 1)))
-    return Profile(links(draws), costs, 1.0, 100 * MEGABIT, 8, 1.0)
+    return Profile(links(draws), costs, 1.0, 100 * MEGABIT, 8)
 
 
 JOB = even_workload("job", SHAPES, 0.1, 0.05)

@@ -13,7 +13,8 @@ from taut.distributed._ordered import Job
 from taut.errors import ArgumentError
 
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-_MOST_ELEMENTS = 2**31 - 1
+MOST_ELEMENTS = 2**31 - 1
+"""That the int32 indices of sparse messages count."""
 
 
 def check_data_parallel(module: DistributedDataParallel) -> dict[str, torch.nn.Parameter]:
@@ -43,7 +44,7 @@ def check_parameters(named: Mapping[str, torch.nn.Parameter]) -> None:
     for name, parameter in named.items():
         if parameter.requires_grad and parameter.dtype not in _FLOATS:
             raise ArgumentError(f"parameter {name}", parameter.dtype, expected="float32, float64, float16 or bfloat16")
-        if parameter.numel() > _MOST_ELEMENTS:
+        if parameter.numel() > MOST_ELEMENTS:
             raise ArgumentError(f"parameter {name}", tuple(parameter.shape), expected="fewer than 2^31 elements")
 
 
