@@ -148,14 +148,17 @@ def advise(
     notes: list[str] = []
     workload = None if layers is None else _profiled_workload(layers, batch, notes)
     found = _profile(profile)
+    for name in compressor or ():
+        if name not in found.costs:
+            raise ArgumentError("--compressor", name, expected=f"one of {', '.join(found.costs)}")
     bandwidth = bandwidth or found.bandwidth
     if bandwidth is None:
         raise ArgumentError("--link", None, expected="the bandwidth of your links, e.g. 10Gbit: loopback was probed")
     if workload is None:
         assert model is not None
         workload = _workload(model, shape or [])
-    else:
-        notes.append(f"encoders and links' software: as probed, encoders {encoder_speed:g} times as fast")
+    if layers is not None or encoder_speed != 1:
+        notes.append(f"encoders: {encoder_speed:g} times as fast as on the probed host; software of links: as there")
     if seconds is not None:
         workload = workload.scaled(seconds)
     cluster = Cluster(workers or found.ranks, bandwidth, slowdown=found.slowdown)

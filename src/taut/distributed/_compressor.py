@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
 
 import torch
 
@@ -16,16 +17,30 @@ Memory: TypeAlias = dict[str, dict[str, torch.Tensor]]
 """What is kept from step to step, by the name of the parameter and the name of the quantity, e.g. "residual"."""
 
 
-class Gradient(NamedTuple):
+FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+"""What gradients may be of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gradient:
     """The gradient of one parameter on this rank.
 
-    Attributes:
+    Args:
         name: of the parameter in the module.
         tensor: of the shape of the parameter, contiguous; an exchange replaces it.
+
+    Raises:
+        ArgumentError: the tensor is not of real floating-point numbers.
     """
 
     name: str
     tensor: torch.Tensor
+
+    def __post_init__(self) -> None:
+        if self.tensor.dtype not in FLOATS:
+            raise ArgumentError(
+                f"gradient {self.name}", self.tensor.dtype, expected="float32, float64, float16 or bfloat16"
+            )
 
 
 class Compressor(ABC):
