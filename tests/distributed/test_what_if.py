@@ -95,7 +95,7 @@ def test_a_faster_device_is_a_scaled_workload() -> None:
 def test_factors_that_cannot_be_are_refused(value: float) -> None:
     for name in ("compute", "encoder", "size"):
         with pytest.raises(ArgumentError, match=name):
-            Change(**{name: value})
+            replace(AS_IS, **{name: value})
 
 
 def test_the_recommendation_is_the_best_of_everything() -> None:
