@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, NamedTuple, Self, TypeAlias
 
 import torch
 
@@ -21,8 +20,12 @@ FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 """What gradients may be of."""
 
 
-@dataclass(frozen=True, slots=True)
-class Gradient:
+class _Named(NamedTuple):
+    name: str
+    tensor: torch.Tensor
+
+
+class Gradient(_Named):
     """The gradient of one parameter on this rank.
 
     Args:
@@ -33,14 +36,12 @@ class Gradient:
         ArgumentError: the tensor is not of real floating-point numbers.
     """
 
-    name: str
-    tensor: torch.Tensor
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
-        if self.tensor.dtype not in FLOATS:
-            raise ArgumentError(
-                f"gradient {self.name}", self.tensor.dtype, expected="float32, float64, float16 or bfloat16"
-            )
+    def __new__(cls, name: str, tensor: torch.Tensor) -> Self:
+        if tensor.dtype not in FLOATS:
+            raise ArgumentError(f"gradient {name}", tensor.dtype, expected="float32, float64, float16 or bfloat16")
+        return super().__new__(cls, name, tensor)
 
 
 class Compressor(ABC):

@@ -43,7 +43,7 @@ class Threshold(SparseCompressor):
     def __post_init__(self) -> None:
         check_ratio("ratio", self.ratio)
         check_travel(self.values, self.coding)
-        if isinstance(self.estimator, type) or not callable(getattr(self.estimator, "find", None)):
+        if isinstance(self.estimator, type) or not hasattr(self.estimator, "logarithms"):
             raise ArgumentError(
                 "estimator", self.estimator, expected="an estimator of thresholds, e.g. CountedThreshold()"
             )
