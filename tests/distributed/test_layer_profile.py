@@ -97,7 +97,7 @@ def test_layers_without_parameters_or_time_are_no_training_step(tmp_path: Path) 
             found.workload()
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_no_change_of_a_file_is_more_than_a_typed_error(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -77,9 +77,7 @@ def test_numbers_that_cannot_be_are_refused(ranks: int, timeout: float) -> None:
 
 
 def test_ranks_that_were_never_started_can_be_closed() -> None:
-    LocalRanks(2).close()
-    ranks = LocalRanks(1)
-    with ranks:
-        ranks.close()
+    ranks = LocalRanks(2)
+    ranks.close()
     ranks.close()
     LinkLab(2).__exit__(None, None, None)
