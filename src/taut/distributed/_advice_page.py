@@ -128,7 +128,8 @@ def _what_if_part(found: WhatIfs, advice: Advice) -> Markup:
         chart("if forward and backward pass were so many times as fast", FACTORS, found.compute, factors),
     ]  # fmt: skip
     for larger, lines in found.encoders.items():
-        sizes = f" and messages {larger:g} times that factor as large" if larger else ""
+        growth = "as many" if larger == 1 else f"{larger:g} times as many"
+        sizes = f", and messages {growth} times as large" if larger else ""
         parts.append(chart(f"if encoders were so many times as fast{sizes}", FACTORS, lines, factors))
     return Markup("").join(parts)
 
