@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Literal, TypeAlias
 
 import torch
@@ -189,6 +190,7 @@ def sparse_bytes(kept: float, elements: float, value_bytes: int, coding: Coding 
     return kept * (value_bytes + index_bits / 8)
 
 
+@lru_cache(maxsize=4096)
 def coded_bits(share: float) -> float:
     """Bits of an index in the compact coding, where a share of all places was chosen at random: a Rice code of gaps."""
     share = min(max(share, 1e-9), 1 - 1e-9)
