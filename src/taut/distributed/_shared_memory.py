@@ -31,6 +31,7 @@ Arrived: TypeAlias = Callable[[int, torch.Tensor, bool], None]
 
 _WAIT_SECONDS = 0.05  # between looks at whether the others live
 _SPIN_SECONDS = 50e-6
+_FIX = "see the other ranks for the first failure, and start the job again from its checkpoint"
 
 
 class SharedMemory:
@@ -74,7 +75,7 @@ class SharedMemory:
             CommunicationError: a rank has died, has left or stands still, in this exchange or an earlier one.
         """
         if not self._own.close.alive:
-            raise CommunicationError("an earlier exchange of these ranks has failed")
+            raise CommunicationError("the exchange failed: an earlier one of these ranks has", fix=_FIX)
         try:
             self._exchange(message, arrived)
         except OSError as error:
@@ -123,11 +124,12 @@ class SharedMemory:
             gone = "has died" if _ended(self._processes[rank]) else "has left" if self._others[rank].closed else None
             # What it wrote before its end counts.
             if gone and wait_for_signal([self._others[rank].signal], number, 0.0) is None:
-                raise CommunicationError(f"rank {rank} {gone}", fix="see its own error, and start the job again")
+                raise CommunicationError(f"the exchange failed: rank {rank} {gone}", fix=_FIX)
         if time.monotonic() > deadline:
             raise CommunicationError(
-                f"timed out after {self._seconds:g} s waiting for rank {', '.join(map(str, pending))}",
-                fix="see whether they stand still; init_process_group(timeout=...) sets how long ranks wait",
+                f"the exchange failed: timed out after {self._seconds:g} s, waiting for rank "
+                f"{', '.join(map(str, pending))}",
+                fix=_FIX,
             )
 
 
