@@ -18,7 +18,7 @@ _BLOCK = 0.003  # seconds
 
 
 class ReplayArm:
-    """A captured program as one side of a comparison: a block of replays ends when the device is done.
+    """A captured program as one side of a comparison, timed by the device.
 
     Args:
         name: how messages call it.
@@ -34,15 +34,10 @@ class ReplayArm:
         self._streams = streams
 
     def time_block(self, repeats: int, clock: Clock, *, warm_up: int = 0) -> float:
-        """Seconds that `repeats` replays take together, after `warm_up` untimed ones."""
+        """Seconds of the device for `repeats` replays, after `warm_up` untimed ones; the clock is not asked."""
         for _ in repeat(None, warm_up):
             self._replay()
-        self._streams.synchronize()
-        start = clock.read()
-        for _ in repeat(None, repeats):
-            self._replay()
-        self._streams.synchronize()
-        return clock.read() - start
+        return self._streams.time(self._replay, repeats)
 
 
 def take_turns(replays: Mapping[str, Callable[[], object]], streams: Streams, seconds: float) -> dict[str, float]:
