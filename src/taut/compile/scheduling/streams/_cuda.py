@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from taut.compile.scheduling.streams._streams import InOrderStreams, Streams, as_device
 from taut.errors import ArgumentError, GraphError
 
 T = TypeVar("T")
@@ -27,7 +28,7 @@ class CudaStreams:
     """
 
     def __init__(self, device: torch.device | str = "cuda") -> None:
-        wanted = torch.device(device)
+        wanted = as_device(device)
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if wanted.type != "cuda" or (wanted.index or 0) >= count:
             found = f"{count} CUDA devices" if count else "no CUDA device"
@@ -122,3 +123,13 @@ class CudaStreams:
         while len(self._streams) <= number:
             self._streams.append(torch.cuda.Stream(self.device))
         return self._streams[number]
+
+
+def streams_of(device: torch.device | str) -> Streams:
+    """The streams of a device; those of the CPU run in order.
+
+    Raises:
+        ArgumentError: it is neither the CPU nor a CUDA device that torch sees.
+    """
+    wanted = as_device(device)
+    return InOrderStreams() if wanted.type == "cpu" else CudaStreams(wanted)

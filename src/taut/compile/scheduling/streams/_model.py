@@ -11,6 +11,7 @@ import torch
 
 from taut.compile.interop import Schedule, validate
 from taut.compile.scheduling._report import ScheduleReport
+from taut.compile.scheduling.streams._cuda import streams_of
 from taut.compile.scheduling.streams._execute import Executor
 from taut.compile.scheduling.streams._operators import stream_operators
 from taut.compile.scheduling.streams._program import (
@@ -20,7 +21,7 @@ from taut.compile.scheduling.streams._program import (
     sequential_stages,
     staged_program,
 )
-from taut.compile.scheduling.streams._streams import Streams, streams_of
+from taut.compile.scheduling.streams._streams import Streams
 from taut.compile.scheduling.streams._verify import verify_program
 from taut.errors import GuardError, ScheduleError
 from taut.graph import Graph, InputChecker, Ref, map_tree

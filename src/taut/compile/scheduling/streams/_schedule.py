@@ -19,10 +19,11 @@ from taut.compile.scheduling._report import CandidateTime, ScheduleReport, Stage
 from taut.compile.scheduling._schedule import Progress
 from taut.compile.scheduling.streams._choose import choose
 from taut.compile.scheduling.streams._costs import merge_prices
+from taut.compile.scheduling.streams._cuda import streams_of
 from taut.compile.scheduling.streams._model import StreamedModel
 from taut.compile.scheduling.streams._plan import MERGED, STAGES, Candidate, Planned, plan_streams
 from taut.compile.scheduling.streams._program import check_streams
-from taut.compile.scheduling.streams._streams import Streams, streams_of
+from taut.compile.scheduling.streams._streams import Streams
 from taut.compile.scheduling.streams._timeline import profile
 from taut.errors import ArgumentError, Interrupted
 from taut.graph import Graph, InputChecker, capture

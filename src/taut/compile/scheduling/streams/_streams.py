@@ -139,17 +139,9 @@ class InOrderStreams:
         """There is nothing to wait for."""
 
 
-def streams_of(device: torch.device | str) -> Streams:
-    """The streams of a device.
-
-    Raises:
-        ArgumentError: it is neither the CPU nor a CUDA device that torch sees.
-    """
-    wanted = torch.device(device)
-    if wanted.type == "cpu":
-        return InOrderStreams()
-    from taut.compile.scheduling.streams._cuda import CudaStreams
-
-    if wanted.type != "cuda":
-        raise ArgumentError("device", str(device), expected='"cpu" or "cuda"')
-    return CudaStreams(wanted)
+def as_device(device: torch.device | str) -> torch.device:
+    """The device of that name; raises ArgumentError if torch knows none."""
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise ArgumentError("device", str(device), expected='"cpu", "cuda" or "cuda:N"') from error
