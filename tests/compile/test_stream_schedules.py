@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks._branchy_networks import InceptionA, SqueezeNet
+from branching import Branches, Fire
 from stream_trace import SimulatedStreams
-from torch import nn
 
 from taut.compile import schedule_streams
 from taut.compile.interop import Stage
@@ -29,7 +28,7 @@ from taut.errors import ArgumentError, GraphError, Interrupted
 from taut.graph import capture
 
 COSTS = {"aten.conv2d.default": 10e-6, "aten.convolution.default": 30e-6, "aten.avg_pool2d.default": 2e-6}
-NET = InceptionA(16, (8, 8, 8, 8, 8, 8)).eval()
+NET = Branches().eval()
 X = torch.randn(1, 16, 6, 6)
 
 
@@ -63,17 +62,6 @@ def test_where_streams_run_at_the_same_time_a_schedule_is_found_and_kept() -> No
     assert {"timing each operator", "pricing merged convolutions"} < set(told)
 
 
-class Expand(nn.Module):
-    """The two convolutions of a fire module."""
-
-    def __init__(self, one: nn.Module, three: nn.Module) -> None:
-        super().__init__()
-        self.one, self.three = one, three
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.cat([self.one(x), self.three(x)], 1)
-
-
 class OneAtATime(SimulatedStreams):
     """A device all of whose streams share one unit, and on which waiting costs something."""
 
@@ -86,32 +74,27 @@ class OneAtATime(SimulatedStreams):
         self._now[stream] = self._now.get(stream, 0.0) + 1e-6
 
 
-def fire() -> nn.Module:
-    made = SqueezeNet()
-    return nn.Sequential(made.squeeze[0], Expand(made.one[0], made.three[0])).eval()
-
-
 def test_where_a_wide_kernel_costs_as_much_as_a_narrow_one_convolutions_are_merged() -> None:
-    module, x = fire(), torch.randn(1, 64, 8, 8)
+    module = Fire().eval()
     device = OneAtATime(dict.fromkeys(COSTS, 10e-6) | {"aten.cat.default": 1e-6})
-    made = schedule_streams(module, (x,), device=device, streams=2, budget=4)
+    made = schedule_streams(module, (X,), device=device, streams=2, budget=4)
     report = made.schedule
     assert report is not None
     times = {one.name: one.measured_seconds for one in report.candidates}
     assert times["sequential"] == pytest.approx(31e-6)  # three convolutions and the join
     assert times["merged sequential"] == times["merged stages"] == pytest.approx(20e-6)  # merged, nothing is joined
     assert report.kept.startswith("merged ")
-    assert "1.one.0+1.three.0" in [name for stage in report.stages for group in stage.groups for name in group]
-    torch.testing.assert_close(made(x), module(x).detach(), rtol=1e-4, atol=1e-4)
-    exact = schedule_streams(module, (x,), device=device, streams=2, budget=4, exact=True)
-    assert torch.equal(exact(x), module(x))
+    assert "one.0+three.0" in [name for stage in report.stages for group in stage.groups for name in group]
+    torch.testing.assert_close(made(X), module(X).detach(), rtol=1e-4, atol=1e-4)
+    exact = schedule_streams(module, (X,), device=device, streams=2, budget=4, exact=True)
+    assert torch.equal(exact(X), module(X))
     assert exact.schedule is not None
     assert not any("merged" in one.name for one in exact.schedule.candidates)
 
 
 def test_where_nothing_runs_at_the_same_time_the_sequential_program_is_kept() -> None:
     device = OneAtATime(COSTS, other=1e-6)
-    made = schedule_streams(fire(), (torch.randn(1, 64, 8, 8),), device=device, streams=2, budget=4, exact=True)
+    made = schedule_streams(Fire().eval(), (X,), device=device, streams=2, budget=4, exact=True)
     report = made.schedule
     assert report is not None
     assert report.kept == "sequential"

@@ -10,10 +10,10 @@ import torch
 
 from taut.compile.interop import Operator, OperatorGraph
 from taut.compile.scheduling._merge import Mergeable, mergeable
+from taut.compile.scheduling.streams._program import PROLOGUE
 from taut.errors import GraphError
 from taut.graph import Graph, Node, Ref, ScalarType, TensorType, ValueType, is_torch_operator, resolve
 
-_PROLOGUE = -1
 _CONVOLUTIONS = ("aten.convolution.default", "aten.conv1d.default", "aten.conv2d.default", "aten.conv2d.padding")
 _DECODE = "taut.decode.default"
 
@@ -58,14 +58,28 @@ def stream_operators(graph: Graph) -> StreamOperators:
     """
     _refuse(graph)
     grouping = _Grouping(graph)
-    leaders = sorted(set(grouping.owner.values()) - {_PROLOGUE})
+    leaders = sorted(set(grouping.owner.values()) - {PROLOGUE})
     edges = grouping.edges()
     order = {leader: number for number, leader in enumerate(leaders)}
     nodes = tuple(tuple(sorted(grouping.members[leader])) for leader in leaders)
     made = [_operator(graph, own, grouping.merged.get(leader)) for leader, own in zip(leaders, nodes, strict=True)]
     numbered = sorted((order[a], order[b]) for a, b in edges)
-    prologue = tuple(sorted(node for node, owner in grouping.owner.items() if owner == _PROLOGUE))
+    prologue = tuple(sorted(node for node, owner in grouping.owner.items() if owner == PROLOGUE))
     return StreamOperators(graph, OperatorGraph.from_edges(len(leaders), numbered, made), nodes, prologue)
+
+
+def outside(operators: StreamOperators) -> tuple[frozenset[Ref], ...]:
+    """Of each operator the values that others or the results of the graph need."""
+    owner = {node: number for number, own in enumerate(operators.nodes) for node in own}
+    needed: list[set[Ref]] = [set() for _ in operators.nodes]
+    for node in operators.source.nodes:
+        for ref in node.inputs:
+            if ref.node in owner and owner[ref.node] != owner.get(node.id):
+                needed[owner[ref.node]].add(ref)
+    for ref in operators.source.output_refs:
+        if ref.node in owner:
+            needed[owner[ref.node]].add(ref)
+    return tuple(map(frozenset, needed))
 
 
 class _Grouping:
@@ -83,9 +97,9 @@ class _Grouping:
             before = self._producers({node.id})
             leader = node.id
             if _is_weightless(node) and len(before) < 2:
-                leader = before.pop() if before else _PROLOGUE
+                leader = before.pop() if before else PROLOGUE
             self.owner[node.id] = leader
-            if leader != _PROLOGUE:
+            if leader != PROLOGUE:
                 self.members.setdefault(leader, set()).add(node.id)
         classes: dict[object, list[Mergeable]] = {}
         for one in mergeable(graph):
@@ -143,7 +157,7 @@ class _Grouping:
 
     def _producers(self, nodes: set[int]) -> set[int]:
         used = {ref.node for node in nodes for ref in self._graph.nodes[node].inputs}
-        return {self.owner[node] for node in used if node in self.owner} - {_PROLOGUE}
+        return {self.owner[node] for node in used if node in self.owner} - {PROLOGUE}
 
     def _pointwise(self, leader: int) -> bool:
         nodes = [self._graph.nodes[node] for node in self.members[leader]]
@@ -215,17 +229,3 @@ def _operator(graph: Graph, own: tuple[int, ...], merged: Mergeable | None) -> O
 
 def _paths(nodes: list[Node]) -> Iterator[str]:
     return (node.module_path for node in nodes if node.module_path)
-
-
-def outside(operators: StreamOperators) -> tuple[frozenset[Ref], ...]:
-    """Of each operator the values that others or the results of the graph need."""
-    owner = {node: number for number, own in enumerate(operators.nodes) for node in own}
-    needed: list[set[Ref]] = [set() for _ in operators.nodes]
-    for node in operators.source.nodes:
-        for ref in node.inputs:
-            if ref.node in owner and owner[ref.node] != owner.get(node.id):
-                needed[owner[ref.node]].add(ref)
-    for ref in operators.source.output_refs:
-        if ref.node in owner:
-            needed[owner[ref.node]].add(ref)
-    return tuple(map(frozenset, needed))
