@@ -43,7 +43,9 @@ def one_thread() -> Iterator[None]:
 def test_where_streams_run_at_the_same_time_a_schedule_is_found_and_kept() -> None:
     device = SimulatedStreams(COSTS, other=1e-6)
     told: list[str] = []
-    made = schedule_streams(NET, (X,), device=device, streams=4, budget=4, progress=lambda doing, _: told.append(doing))
+    made = schedule_streams(
+        NET, (X,), device=device, streams=4, budget=60, progress=lambda doing, _: told.append(doing)
+    )
     report = made.schedule
     assert report is not None
     assert report.kept != "sequential"
@@ -55,7 +57,7 @@ def test_where_streams_run_at_the_same_time_a_schedule_is_found_and_kept() -> No
     assert times["sequential"] == pytest.approx(7 * 11e-6 + 2e-6 + 1e-6)
     assert times["list"] == pytest.approx(3 * 11e-6 + 1e-6)
     assert times["stages"] == pytest.approx(3 * 11e-6 + 1e-6)
-    assert min(times.values()) == times[report.kept]
+    assert times[report.kept] == pytest.approx(min(times.values()))
     assert report.bound == pytest.approx(3 * 11e-6 + 1e-6)
     assert all(stage.predicted_seconds == pytest.approx(stage.measured_seconds) for stage in report.stages)
     assert torch.allclose(made(X), NET(X), atol=1e-5)
@@ -77,7 +79,7 @@ class OneAtATime(SimulatedStreams):
 def test_where_a_wide_kernel_costs_as_much_as_a_narrow_one_convolutions_are_merged() -> None:
     module = Fire().eval()
     device = OneAtATime(dict.fromkeys(COSTS, 10e-6) | {"aten.cat.default": 1e-6})
-    made = schedule_streams(module, (X,), device=device, streams=2, budget=4)
+    made = schedule_streams(module, (X,), device=device, streams=2, budget=60)
     report = made.schedule
     assert report is not None
     times = {one.name: one.measured_seconds for one in report.candidates}
@@ -86,7 +88,7 @@ def test_where_a_wide_kernel_costs_as_much_as_a_narrow_one_convolutions_are_merg
     assert report.kept.startswith("merged ")
     assert "one.0+three.0" in [name for stage in report.stages for group in stage.groups for name in group]
     torch.testing.assert_close(made(X), module(X).detach(), rtol=1e-4, atol=1e-4)
-    exact = schedule_streams(module, (X,), device=device, streams=2, budget=4, exact=True)
+    exact = schedule_streams(module, (X,), device=device, streams=2, budget=60, exact=True)
     assert torch.equal(exact(X), module(X))
     assert exact.schedule is not None
     assert not any("merged" in one.name for one in exact.schedule.candidates)
@@ -94,7 +96,7 @@ def test_where_a_wide_kernel_costs_as_much_as_a_narrow_one_convolutions_are_merg
 
 def test_where_nothing_runs_at_the_same_time_the_sequential_program_is_kept() -> None:
     device = OneAtATime(COSTS, other=1e-6)
-    made = schedule_streams(Fire().eval(), (X,), device=device, streams=2, budget=4, exact=True)
+    made = schedule_streams(Fire().eval(), (X,), device=device, streams=2, budget=60, exact=True)
     report = made.schedule
     assert report is not None
     assert report.kept == "sequential"
@@ -186,7 +188,7 @@ def test_this_torch_has_what_cuda_streams_call() -> None:
     assert {"enable_timing", "external"} <= set(inspect.signature(torch.cuda.Event.__new__).parameters)
     for owner, names in (
         (torch.cuda.Event, ("record", "elapsed_time", "synchronize")),
-        (torch.cuda.Stream, ("record_event", "wait_event")),
+        (torch.cuda.Stream, ("wait_event",)),
         (torch.cuda.CUDAGraph, ("replay",)),
         (torch.cuda, ("current_stream", "current_device", "device", "stream", "synchronize", "device_count")),
     ):
@@ -221,11 +223,6 @@ class _Fake:
             def __init__(self, device: Any, name: str = "") -> None:
                 self.name = name or f"s{Stream.made}"
                 Stream.made += not name
-
-            def record_event(self) -> Event:
-                event = Event()
-                event.record(self)
-                return event
 
             def wait_event(self, event: Event) -> None:
                 note(f"wait {self.name}")

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from stream_trace import WatchedStreams
 from torch import Tensor, nn
 from torch.export import Dim
+from torch.utils import _pytree as pytree
 
 from taut.compile.interop import Schedule, Stage, count, greedy, list_schedule, sequential, validate
 from taut.compile.scheduling import (
@@ -324,7 +325,7 @@ def awkward() -> tuple[Graph, tuple[Tensor, Tensor]]:
 
 
 def leaves(tree: Any) -> list[Tensor]:
-    return torch.utils._pytree.tree_leaves(tree)
+    return pytree.tree_leaves(tree)
 
 
 @pytest.mark.parametrize("kind", ["sequential", "greedy", "list"])

@@ -48,7 +48,7 @@ class CudaStreams:
 
     def record(self, stream: int) -> torch.cuda.Event:
         """An event that happens when all that was issued to a stream so far is done."""
-        return self._stream(stream).record_event()
+        return _recorded(self._stream(stream))
 
     def wait(self, stream: int, event: torch.cuda.Event) -> None:
         """Let what is issued to a stream from here on wait for an event."""
@@ -102,7 +102,7 @@ class CudaStreams:
         try:
             yield
         finally:
-            self._last = current.record_event()
+            self._last = _recorded(current)
 
     def time(self, run: Callable[[], object], count: int) -> float:
         """Seconds between events around `count` calls."""
@@ -123,6 +123,12 @@ class CudaStreams:
         while len(self._streams) <= number:
             self._streams.append(torch.cuda.Stream(self.device))
         return self._streams[number]
+
+
+def _recorded(stream: torch.cuda.Stream) -> torch.cuda.Event:
+    event = torch.cuda.Event()
+    event.record(stream)
+    return event
 
 
 def streams_of(device: torch.device | str) -> Streams:
