@@ -13,6 +13,7 @@ import pytest
 import torch
 from branching import Branches, Fire
 from stream_trace import SimulatedStreams
+from torch import nn
 
 from taut.compile import schedule_streams
 from taut.compile.interop import Stage
@@ -24,7 +25,7 @@ from taut.compile.scheduling import (
     summary,
 )
 from taut.compile.scheduling.streams._costs import DeviceOracle
-from taut.errors import ArgumentError, GraphError, Interrupted
+from taut.errors import ArgumentError, GraphError, GuardError, Interrupted
 from taut.graph import capture
 
 COSTS = {"aten.conv2d.default": 10e-6, "aten.convolution.default": 30e-6, "aten.avg_pool2d.default": 2e-6}
@@ -142,6 +143,20 @@ def test_one_stream_is_the_sequential_program() -> None:
     assert made.schedule is not None
     assert [one.name for one in made.schedule.candidates] == ["sequential"]
     assert made.schedule.verdict is None
+
+
+def test_a_model_that_does_nothing_is_scheduled() -> None:
+    made = schedule_streams(nn.Identity(), (X,), budget=1)
+    assert torch.equal(made(X), X)
+    assert made(X).data_ptr() != X.data_ptr()
+    assert made.schedule is not None
+    assert made.schedule.stages == ()
+
+
+def test_inputs_that_do_not_fit_a_graph_are_named_before_anything_runs() -> None:
+    graph = capture(NET, (X,))
+    with pytest.raises(GuardError, match="dimension 0 is 2"):
+        schedule_streams(graph, (torch.cat([X, X]),))
 
 
 @pytest.mark.parametrize(

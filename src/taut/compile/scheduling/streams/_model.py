@@ -13,7 +13,7 @@ from taut.compile.interop import Schedule, validate
 from taut.compile.scheduling._report import ScheduleReport
 from taut.compile.scheduling.streams._cuda import streams_of
 from taut.compile.scheduling.streams._execute import Executor
-from taut.compile.scheduling.streams._operators import stream_operators
+from taut.compile.scheduling.streams._operators import StreamOperators, stream_operators
 from taut.compile.scheduling.streams._program import (
     MOST_STREAMS,
     StreamProgram,
@@ -69,7 +69,7 @@ class StreamedModel:
         operators = stream_operators(graph)
         self.graph = graph
         self.operators = operators
-        self.program = program_of(operators, stages, streams)
+        self.program = _program_of(operators, stages, streams)
         self.schedule: ScheduleReport | None = None
         self._streams = streams_of(device) if isinstance(device, (str, torch.device)) else device
         self.device = self._streams.device
@@ -131,7 +131,7 @@ class StreamedModel:
         if key in self._captures:
             self._captures.move_to_end(key)
             return self._captures[key]
-        buffers = buffers_like(inputs)
+        buffers = _buffers_like(inputs)
         executor, program = self.executor, self.program
 
         def issue() -> list[Any]:
@@ -144,7 +144,7 @@ class StreamedModel:
         return made
 
 
-def program_of(operators: Any, stages: Schedule | StreamProgram | None, streams: int) -> StreamProgram:
+def _program_of(operators: StreamOperators, stages: Schedule | StreamProgram | None, streams: int) -> StreamProgram:
     """The verified program of stages, or of one operator after the other."""
     graph, returned = operators.graph, operators.returned
     if isinstance(stages, StreamProgram):
@@ -165,7 +165,7 @@ def program_of(operators: Any, stages: Schedule | StreamProgram | None, streams:
     return program
 
 
-def buffers_like(inputs: Sequence[Any]) -> list[Any]:
+def _buffers_like(inputs: Sequence[Any]) -> list[Any]:
     """Copies of inputs that a capture reads, apart from them; numbers as they are."""
     return [value.detach().clone() if isinstance(value, torch.Tensor) else value for value in inputs]
 

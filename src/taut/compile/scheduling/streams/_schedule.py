@@ -71,7 +71,7 @@ def schedule_streams(
     Raises:
         ArgumentError: an argument is out of range, or torch sees no such device.
         ExportError: torch.export refuses the model.
-        GraphError: what it does cannot be captured.
+        GraphError: what it does cannot be captured, or the inputs do not fit a captured graph (GuardError).
         Interrupted: after Ctrl-C.
 
     Source: Ding et al., "IOS: Inter-Operator Scheduler for CNN Acceleration" (MLSys 2021).
@@ -121,7 +121,9 @@ class _Job:
     ) -> None:
         self._graph = graph
         self._arguments = arguments
-        self._inputs = InputChecker(graph).bind(*arguments)
+        checker = InputChecker(graph)
+        self._inputs = checker.bind(*arguments)
+        checker.check(self._inputs)
         self._device = device
         self._streams = streams
         self._budget = budget
@@ -202,12 +204,7 @@ class _Job:
             seconds=times[kept],
             critical_path=bound.critical_path,
             work_by_workers=bound.work_by_workers,
-            stages=tuple(
-                StageTime(*described, predicted, found)
-                for described, predicted, found in zip(
-                    best.described(), plan.schedule.costs or (), measured, strict=True
-                )
-            ),
+            stages=_stage_times(best, measured),
             candidates=tuple(CandidateTime(name, one.predicted, times[name]) for name, one in candidates.items()),
             verdict=verdict,
             operators=len(best.operators.graph),
