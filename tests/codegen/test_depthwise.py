@@ -54,10 +54,15 @@ RECIPES = {
     "static row, residual": recipe(3, Window((1, 3), (1, 2), (0, 0, 1, 1)), rows=1, columns=4, residual=True),
     "static pixel": recipe(32, Window((3, 3), padding=(1, 1, 1, 1)), rows=1, columns=1),
     "static": recipe(144, Window((3, 3), padding=(1, 1, 1, 1)), rows=7, columns=14),
-    "before 3x3": recipe(40, Window((3, 3), padding=(1, 1, 1, 1)), before=True),
-    "before 3x3, stride 2, residual": recipe(24, Window((3, 3), (2, 2), (1, 1, 1, 1)), residual=True, before=True),
-    "before 5x5, few channels": recipe(5, Window((5, 5), padding=(2, 2, 2, 2)), before=True),
-    "before uneven, dilation": recipe(16, Window((2, 3), (2, 1), (0, 1, 2, 0), (2, 3)), before=True),
+    "static before, stride 2, residual": recipe(
+        24, Window((3, 3), (2, 2), (1, 1, 1, 1)), rows=12, columns=17, residual=True, before=True
+    ),
+    "static before, 5x5, few channels": recipe(
+        5, Window((5, 5), padding=(2, 2, 2, 2)), rows=1, columns=20, before=True
+    ),
+    "static before, uneven, dilation": recipe(
+        16, Window((2, 3), (2, 1), (0, 1, 2, 0), (2, 3)), rows=9, columns=10, before=True
+    ),
     "static before": recipe(78, Window((3, 3), padding=(1, 1, 1, 1)), rows=14, columns=14, before=True),
     "static before, residual": recipe(
         78, Window((3, 3), padding=(1, 1, 1, 1)), rows=14, columns=14, residual=True, before=True
@@ -131,8 +136,10 @@ def test_a_residual_may_be_overwritten(kernels):
 def test_refusals():
     with pytest.raises(ArgumentError, match="channels"):
         depthwise_recipe(Operand("float32", (None, 8, 8, None)), Window((3, 3)))
-    image = Operand("float32", (None, 8, 8, 4))
+    known, unknown = Operand("float32", (None, 8, 8, 4)), Operand("float32", (None, None, 8, 4))
     with pytest.raises(ArgumentError, match="beside"):
-        depthwise_recipe(image, Window((3, 3)), beside=[image])
+        depthwise_recipe(known, Window((3, 3)), beside=[known])
+    with pytest.raises(ArgumentError, match="static height and width"):
+        depthwise_recipe(unknown, Window((3, 3)), before=(("operand", 0), ("relu", 0)))
     with pytest.raises(ArgumentError, match="weight"):
         pack_depthwise(np.zeros((8, 2, 3, 3), np.float32))

@@ -63,7 +63,7 @@ class ComputedInputs:
         even = output.shape[2] is not None and -(-output.shape[2] // tile.width) % tile.columns == 0
         result.split(it, across, it, tile.columns, EXACT if even else GUARD)
         together = self._together(tile, channels, lanes)
-        # Where channels do not fill vectors, the last vector starts earlier, unless that would read what is overwritten.
+        # Where channels do not fill vectors, the last one starts earlier, unless that would read what is overwritten.
         shift = repeatable(extras) and channels >= lanes
         tail = EXACT if channels % lanes == 0 else SHIFT if shift else MASK
         if together < channels:

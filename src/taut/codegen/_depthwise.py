@@ -27,7 +27,7 @@ def depthwise_recipe(
     output, float32 [N, OH, OW, C].
 
     Args:
-        x: float32 [N, H, W, C], N, H and W static or not; pixels may lie at any stride.
+        x: float32 [N, H, W, C], N, H and W static or not (static with `before`); pixels may lie at any stride.
         window: kernel, stride, padding and dilation.
         beside: float32 operands that `before` uses, numbered from 1, aligned with x from the right; a static size of 1
             broadcasts. They must not share memory with the output.
@@ -38,7 +38,8 @@ def depthwise_recipe(
         expression: from ("accumulator",).
 
     Raises:
-        ArgumentError: the channels are not static, the window is none, or operands beside x have no use.
+        ArgumentError: the channels are not static, the window is none, operands beside x have no use, or `before` is
+            given for images whose sizes are not static.
     """
     window.check()
     if beside and not before:
@@ -46,6 +47,8 @@ def depthwise_recipe(
     batch, height, width, channels = x.shape
     if not channels:
         raise ArgumentError("channels", channels, expected="a static number of channels from 1")
+    if before and not (height and width):
+        raise ArgumentError("x", x.shape, expected="a static height and width with an expression before the window")
     output = (batch, window.output(0, height), window.output(1, width), channels)
     weights = Operand("float32", (*window.kernel, channels))
     operands = (x, *beside, weights, *extras, Operand("float32", output))

@@ -41,11 +41,14 @@ class Head:
 def is_head(graph: Graph, members: tuple[int, ...]) -> bool:
     """Whether the nodes of a map, the root last, can run in the kernels of the depthwise convolutions that use it.
 
-    They are element by element, in float32, light, and read few images; just one where several kernels repeat them.
+    They are element by element, in float32, light, and read few images of fixed height and width; just one image where
+    several kernels repeat them.
     """
     root = members[-1]
     values = [graph.value_type(ref) for ref in (Ref(root), *_read(graph, members), *map(Ref, members))]
     if any(not isinstance(kind, TensorType) or kind.dtype != torch.float32 for kind in values):
+        return False
+    if not all(isinstance(plain(size), int) for size in graph.nodes[root].type.shape[1:]):
         return False
     images = len(_images(graph, members))
     if not 1 <= images <= (_MOST_IMAGES if len(graph.users[root]) == 1 else 1):
@@ -101,8 +104,6 @@ def _images(graph: Graph, members: tuple[int, ...]) -> list[Ref]:
     def whole(ref: Ref) -> bool:
         kind = graph.value_type(ref)
         shape = kind.shape if isinstance(kind, TensorType) else ()
-        return len(shape) == len(sizes) and all(
-            same(plain(a), plain(b)) for a, b in zip(shape, sizes, strict=True)
-        )
+        return len(shape) == len(sizes) and all(same(plain(a), plain(b)) for a, b in zip(shape, sizes, strict=True))
 
     return [ref for ref in _read(graph, members) if whole(ref)]
