@@ -74,6 +74,7 @@ RECIPES = {
         100, Window((5, 5), padding=(2, 2, 2, 2)), rows=9, columns=20, residual=True, before=True
     ),
     "static before, strips": recipe(20, Window((3, 3), padding=(1, 1, 1, 1)), rows=3, columns=150, before=True),
+    "static before, large window": recipe(4, Window((129, 3), padding=(64, 64, 1, 1)), rows=9, columns=20, before=True),
     "static before, row": recipe(8, Window((1, 3), padding=(0, 0, 1, 1)), rows=1, columns=5, before=True),
 }
 

@@ -12,7 +12,16 @@ from collections.abc import Callable, Sequence
 import halide as hl
 
 from taut.codegen._buffers import extent
-from taut.codegen._convolution_staging import EXACT, GUARD, MASK, SHIFT, host_vectors, repeatable, split_tiles
+from taut.codegen._convolution_staging import (
+    EXACT,
+    GUARD,
+    MASK,
+    SHIFT,
+    STACK,
+    host_vectors,
+    repeatable,
+    split_tiles,
+)
 from taut.codegen._convolution_window import Tile, Window, strips
 from taut.codegen._recipe import Operand, Recipe
 
@@ -102,10 +111,15 @@ class ComputedInputs:
     ) -> None:
         """Schedule the ring; `exact` where no block of channels is smaller than the others."""
         c, i, j, _ = self.func.args()
-        vectors = -(-together // lanes)
-        ring = self.func.compute_at(result, at).store_at(result, kept).store_in(hl.MemoryType.Stack)
-        ring.bound_extent(i, self._window.reach(1, tile.columns * tile.width))
-        ring.fold_storage(j, self._rows(tile)).bound_storage(c, vectors * lanes)
+        vectors, columns, rows = (
+            -(-together // lanes),
+            self._window.reach(1, tile.columns * tile.width),
+            self._rows(tile),
+        )
+        ring = self.func.compute_at(result, at).store_at(result, kept)
+        if rows * columns * vectors * lanes * 4 <= STACK:
+            ring.store_in(hl.MemoryType.Stack)
+        ring.bound_extent(i, columns).fold_storage(j, rows).bound_storage(c, vectors * lanes)
         ring.vectorize(c, lanes, MASK if together < lanes or not exact else SHIFT if together % lanes else EXACT)
         if vectors <= 8:
             ring.unroll(c)
