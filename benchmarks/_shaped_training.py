@@ -1,0 +1,107 @@
+"""A training on the ranks of a lab until it is good enough; only its steps are on the clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cache
+from itertools import count
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
+from torch.nn.parallel import DistributedDataParallel
+
+from benchmarks import _trainings
+from benchmarks._data_parallel import descend, initialised
+from benchmarks._trainings import Training, loss
+from taut.distributed import CANDIDATES, Accordion, Handle, TopK, attach
+
+ACCORDION = "Accordion"
+LEVELS = (TopK(0.1, "bfloat16", "compact"), TopK(0.01, "bfloat16", "compact"))  # of Accordion
+
+
+@dataclass
+class Course:
+    """A training as one rank has seen it.
+
+    Attributes:
+        seconds: of each step.
+        scores: after each step, the same on every rank.
+        sent: bytes that the rank has sent; None where no exchange of taut's counts them.
+    """
+
+    seconds: list[float] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    sent: float | None = None
+
+
+@cache
+def wide_digits() -> Training:
+    """A perceptron of 1.1 M parameters on digits."""
+    return replace(_trainings.digits(1024), batch=128)
+
+
+def train_until(arm: str, seed: int, goal: float, most_steps: int) -> Course:
+    """On a rank: train until the score is at least the goal, or for so many steps.
+
+    Args:
+        arm: "fp32" for stock DistributedDataParallel, "fp16" for its half-precision hook, "Accordion", or a name of
+            `CANDIDATES`, attached.
+        seed: of the first weights and the order of the data.
+        goal: of the score.
+        most_steps: after which it is given up.
+    """
+    training = wide_digits()
+    network = initialised(training, seed)
+    model = DistributedDataParallel(network)
+    handle = prepare(model, arm)
+    optimiser = training.optimiser(network)
+    course = Course()
+    for step, batch in zip(range(most_steps), batches(training, seed), strict=False):
+        inputs, targets = (part.chunk(dist.get_world_size())[dist.get_rank()] for part in batch)
+        dist.barrier()
+        start = time.perf_counter()
+        if handle is not None and step % training.steps == 0:
+            handle.start_epoch(step // training.steps, training.learning_rate)
+        descend(network, optimiser, lambda x=inputs, y=targets: loss(model(x), y).backward())
+        course.seconds.append(time.perf_counter() - start)
+        course.scores.append(told_by_the_first(training.evaluate(network) if dist.get_rank() == 0 else 0.0))
+        if course.scores[-1] >= goal:
+            break
+    course.sent = None if handle is None else handle.statistics.sent
+    return course
+
+
+def prepare(model: DistributedDataParallel, arm: str) -> Handle | None:
+    """Set up how gradients are exchanged; the handle where taut exchanges them."""
+    if arm == "fp32":
+        return None
+    if arm == "fp16":
+        model.register_comm_hook(dist.group.WORLD, fp16_compress_hook)
+        return None
+    if arm == ACCORDION:
+        names = [name for name, _ in model.module.named_parameters()]
+        return attach(model, LEVELS, Accordion(names, switch_every=1))
+    return attach(model, CANDIDATES[arm])
+
+
+def batches(training: Training, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Those of one epoch after the other, without end."""
+    for epoch in count():
+        yield from training.batches(seed, epoch)
+
+
+def told_by_the_first(value: float) -> float:
+    """The value of rank 0."""
+    told = torch.tensor(value, dtype=torch.float64)
+    dist.broadcast(told, src=0)
+    return told.item()
+
+
+def step_without_exchange(network: nn.Module, optimiser: torch.optim.Optimizer, batch: tuple[Tensor, Tensor]) -> None:
+    """One step of one rank alone."""
+    inputs, targets = batch
+    descend(network, optimiser, lambda: loss(network(inputs), targets).backward())

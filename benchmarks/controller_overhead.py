@@ -1,0 +1,118 @@
+"""What Accordion costs: the share of a training step that watching the gradients takes.
+
+Real trainings on one thread, on the batch that one of 4 ranks has. In each step the forward and backward pass and the
+optimiser are timed, then Accordion's look at every gradient, then what no such controller can do without: one read of
+the gradients and one sum, here one addition to tensors of the same shapes, without a controller. The decision at the
+end of an epoch is shared out over its steps. Times are processor times of the thread, medians over steps of new data.
+
+    python -m benchmarks.controller_overhead [--quick] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks import _trainings
+from benchmarks._data_parallel import descend, initialised
+from benchmarks._shaped_training import batches, wide_digits
+from benchmarks._trainings import Training, loss
+from taut.distributed import Accordion
+from taut.stats import fingerprint, quantile_interval, quietness
+
+RANKS = 4
+WARM_UP = 5
+TARGET = 0.01  # of the step
+TRAININGS: dict[str, Callable[[], Training]] = {
+    "digits": _trainings.digits,
+    "wide digits": wide_digits,
+    "images": _trainings.images,
+    "words": _trainings.words,
+}
+
+
+def main() -> int:
+    """Measure each training; exit code 1 if one of them misses the target."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="digits only, few steps")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    for name in ["digits", "wide digits"] if options.quick else TRAININGS:
+        rows.append(row := measure(name, TRAININGS[name](), 60 if options.quick else 300))
+        show(row)
+    if options.json is not None:
+        document = {"host": fingerprint().to_dict(), "quietness": str(quietness()), "rows": rows}
+        options.json.write_text(json.dumps(document, indent=1) + "\n")
+    return int(any(row["share"][0] > TARGET for row in rows))
+
+
+def measure(name: str, training: Training, steps: int) -> dict[str, Any]:
+    """Times of one training, and the controller's share of its step with an interval at 95 %."""
+    network = initialised(training, 0)
+    optimiser = training.optimiser(network)
+    parameters = dict(network.named_parameters())
+    controller = Accordion(parameters)
+    sums = {one: torch.zeros_like(parameter) for one, parameter in parameters.items()}
+    taken: list[tuple[float, float, float]] = []
+    decisions = []
+    for step, (inputs, targets) in enumerate(islice(batches(training, 0), steps + WARM_UP)):
+        if step % training.steps == 0 or step == steps + WARM_UP - 1:
+            decisions.append(seconds_of(lambda step=step: controller.decide(step, training.learning_rate)))
+        own = inputs.chunk(RANKS)[0], targets.chunk(RANKS)[0]
+        whole = seconds_of(lambda own=own: train(network, optimiser, *own))
+        gradients = {one: found for one, parameter in parameters.items() if (found := parameter.grad) is not None}
+        watching = seconds_of(lambda gradients=gradients: [controller.observe(*one) for one in gradients.items()])
+        least = seconds_of(lambda gradients=gradients: [sums[one].add_(found) for one, found in gradients.items()])
+        taken.append((whole, watching, least))
+    found = np.array(taken[WARM_UP:])  # (steps, 3)
+    deciding = float(np.median(decisions[1:])) / training.steps
+    share = quantile_interval((found[:, 1] + deciding) / found[:, 0], 0.5)
+    return {
+        "training": name,
+        "parameters": sum(parameter.numel() for parameter in parameters.values()),
+        "step_seconds": float(np.median(found[:, 0])),
+        "observe_seconds": float(np.median(found[:, 1])),
+        "decide_seconds_per_step": deciding,
+        "limit_seconds": float(np.median(found[:, 2])),
+        "share": [share.estimate, share.low, share.high],
+    }
+
+
+def train(network: nn.Module, optimiser: torch.optim.Optimizer, inputs: Tensor, targets: Tensor) -> None:
+    """One step."""
+    descend(network, optimiser, lambda: loss(network(inputs), targets).backward())
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """Processor time of this thread."""
+    start = time.thread_time()
+    work()
+    return time.thread_time() - start
+
+
+def show(row: dict[str, Any]) -> None:
+    """Print one training."""
+    share, low, high = row["share"]
+    watching = row["observe_seconds"] + row["decide_seconds_per_step"]
+    print(
+        f"{row['training']:12s}{row['parameters'] / 1e6:6.2f} M parameters, step {row['step_seconds'] * 1e3:7.2f} ms, "
+        f"controller {watching * 1e3:6.3f} ms = {share:.2%} [{low:.2%}, {high:.2%}] of it (target {TARGET:.0%}); "
+        f"{watching / row['limit_seconds']:.2f} times the limit of {row['limit_seconds'] * 1e3:.3f} ms",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
