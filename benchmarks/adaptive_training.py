@@ -78,7 +78,7 @@ class Task:
 
 BETWEEN = [TopK(0.001 * 1.1**index) for index in range(49)]  # up to 0.1
 TASKS = {
-    "words": Task(_trainings.words, 6, 1, TopK(0.1), TopK(0.001), BETWEEN),
+    "words": Task(_trainings.words, 8, 1, TopK(0.1), TopK(0.001), BETWEEN),
     "images": Task(_trainings.images, 16, 2, TopK(0.1), TopK(0.001), BETWEEN),
     "digits": Task(_trainings.digits, 40, 2, TopK(0.1), TopK(0.001), BETWEEN),
 }
@@ -223,7 +223,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=Path, required=True, help="file of finished runs; those in it are not run again")
     parser.add_argument("--seeds", type=int, default=6)
-    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=["words", "images"])
+    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS, help="random, first and static need accordion")
     parser.add_argument("--quick", action="store_true", help="digits only, two seeds")
     parser.add_argument(
