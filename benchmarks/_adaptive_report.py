@@ -70,11 +70,10 @@ def claims(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "effects": {other: outcome["effect"] for other, outcome in own["against"].items()},
         }
         told.append(claim)
-        print(
-            f"{task}: Accordion's score is {'not below' if claim['not_below_interval_of_low'] else 'BELOW'} the interval "
-            f"of low at {claim['times_fewer_than_low']:.2f}x fewer bytes (target {FEWER:g}x); "
-            f"{', '.join(f'{effect} against {other}' for other, effect in claim['effects'].items())}"
-        )
+        place = "not below" if claim["not_below_interval_of_low"] else "BELOW"
+        effects = ", ".join(f"{effect} against {other}" for other, effect in claim["effects"].items())
+        fewer = f"{claim['times_fewer_than_low']:.2f}x fewer bytes (target {FEWER:g}x)"
+        print(f"{task}: Accordion's score is {place} the interval of low at {fewer}; {effects}")
     return told
 
 

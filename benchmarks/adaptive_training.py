@@ -13,7 +13,8 @@ The other arms' ranks are threads that run the very exchange of `taut.distribute
 Gloo processes. Bytes are those that a rank sends (ring all-reduce), as counted at each collective. Each run is a line
 of the file, so that a study goes on where it was stopped.
 
-    python -m benchmarks.adaptive_training --rows FILE [--seeds 6] [--quick] [--check] [--report] [--json FILE]
+    python -m benchmarks.adaptive_training --rows FILE [--tasks TASK ...] [--arms ARM ...] [--seeds SEED ...] [--quick]
+        [--check] [--report] [--json FILE]
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -202,10 +203,10 @@ def check(name: str, epochs: int = 5) -> None:
     print(f"scores {threads.scores[-1]:.4f} and {processes.scores[-1]:.4f}")
 
 
-def study(rows: Rows, names: Sequence[str], arms: Sequence[str], seeds: int) -> None:
+def study(rows: Rows, names: Sequence[str], arms: Sequence[str], seeds: Iterable[int]) -> None:
     """Run what is missing, seed by seed."""
     made = {name: TASKS[name].make() for name in names}
-    for seed in range(seeds):
+    for seed in seeds:
         for name in names:
             for arm in arms:
                 if (name, arm, seed) in rows.found:
@@ -222,7 +223,7 @@ def main() -> None:
     """Run, resume or report a study."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=Path, required=True, help="file of finished runs; those in it are not run again")
-    parser.add_argument("--seeds", type=int, default=6)
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(range(6)))
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS, help="random, first and static need accordion")
     parser.add_argument("--quick", action="store_true", help="digits only, two seeds")
@@ -240,7 +241,7 @@ def main() -> None:
         return
     rows = Rows(options.rows)
     if not options.report:
-        study(rows, names, options.arms, 2 if options.quick else options.seeds)
+        study(rows, names, options.arms, range(2) if options.quick else options.seeds)
     found = report(rows.found.values())
     summary = {"claims": claims(found)} | compare_bytes(rows.found)
     if options.json:

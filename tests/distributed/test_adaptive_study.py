@@ -10,7 +10,7 @@ import torch
 from benchmarks import adaptive_training
 from benchmarks._adaptive_report import claims, compared, report
 from benchmarks._trainings import Training
-from benchmarks.adaptive_training import ARMS, BETWEEN, RANKS, Task, bytes_by_formula, run
+from benchmarks.adaptive_training import ARMS, BETWEEN, Task, bytes_by_formula, run
 from torch import nn
 
 from taut.distributed import TopK
