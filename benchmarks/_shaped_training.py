@@ -17,10 +17,10 @@ from torch.nn.parallel import DistributedDataParallel
 from benchmarks import _trainings
 from benchmarks._data_parallel import descend, initialised
 from benchmarks._trainings import Training, loss
-from taut.distributed import CANDIDATES, Accordion, Handle, TopK, attach
+from taut.distributed import CANDIDATES, Accordion, Handle, PowerSGD, attach
 
 ACCORDION = "Accordion"
-LEVELS = (TopK(0.1, "bfloat16", "compact"), TopK(0.01, "bfloat16", "compact"))  # of Accordion
+LEVELS = (PowerSGD(4), PowerSGD(1))  # of Accordion
 
 
 @dataclass

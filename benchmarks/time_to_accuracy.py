@@ -6,7 +6,8 @@ while rank 0 evaluates on the test images, after every step. It stops at the fir
 
 - fp32, fp16: stock DistributedDataParallel, and its half-precision hook;
 - advised: what `advise` calls the fastest step on a profile of this lab, whatever its steps are worth;
-- Accordion: between top-k at 10 % and at 1 %, in bfloat16 with coded indices.
+- low rank: PowerSGD at rank 4;
+- Accordion: between PowerSGD at rank 4 and at rank 1.
 
 Arms share first weights and data by seed and take turns. Ratios are geometric means over seeds with Student's interval
 at 95 % on the logarithms. Step times are predicted by the model, which knows nothing of accuracy. Needs root (network
@@ -59,6 +60,7 @@ GOAL = 95.0  # per cent of the test images
 MOST_STEPS = 1000
 SEEDS = 6
 TARGET = 1.5  # times sooner than fp16
+LOW_RANK = "PowerSGD rank 4"
 
 
 def main() -> int:
@@ -76,7 +78,7 @@ def main() -> int:
     state = State(options.state)
     with LinkLab(RANKS, bandwidth=BANDWIDTH) as lab:
         advice = state.get("advice", lambda: advised(lab).to_dict())
-        arms = {"fp16": "fp16", "advised": choice(advice), "Accordion": ACCORDION}
+        arms = {"fp16": "fp16", "advised": choice(advice), "low rank": LOW_RANK, "Accordion": ACCORDION}
         if not options.quick:
             arms = {"fp32": "fp32", **arms}
         runs = measure(state, lab, arms, 2 if options.quick else SEEDS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from benchmarks._trainings import digits
-from benchmarks.controller_overhead import measure
+from benchmarks.controller_overhead import WARM_UP, measure
 
 from taut.distributed import Accordion
 
@@ -21,7 +21,7 @@ def test_every_gradient_is_watched_in_every_step(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(Accordion, "observe", noted)
     row = measure("digits", digits(), steps=8)
-    assert len(watched) == 6 * (8 + 5)
+    assert len(watched) == 6 * (8 + WARM_UP)
     assert row["parameters"] == 85_002
     estimate, low, high = row["share"]
     assert 0 < low <= estimate <= high
