@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import count
+from statistics import fmean
 
 import torch
 import torch.distributed as dist
@@ -17,7 +18,17 @@ from torch.nn.parallel import DistributedDataParallel
 from benchmarks import _trainings
 from benchmarks._data_parallel import descend, initialised
 from benchmarks._trainings import Training, loss
-from taut.distributed import CANDIDATES, Accordion, Handle, PowerSGD, attach
+from taut.distributed import (
+    CANDIDATES,
+    Accordion,
+    Communicator,
+    Compressor,
+    Gradient,
+    Handle,
+    PowerSGD,
+    attach,
+    run_ranks,
+)
 
 ACCORDION = "Accordion"
 LEVELS = (PowerSGD(4), PowerSGD(1))  # of Accordion
@@ -92,6 +103,32 @@ def batches(training: Training, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Those of one epoch after the other, without end."""
     for epoch in count():
         yield from training.batches(seed, epoch)
+
+
+def energies_kept() -> dict[str, float]:
+    """For each of `CANDIDATES` the mean of `energy_kept` over the first epoch of one rank."""
+    training = wide_digits()
+    network = initialised(training, 0)
+    optimiser = training.optimiser(network)
+    kept: dict[str, list[float]] = {name: [] for name in CANDIDATES}
+    for inputs, targets in training.batches(0, 0):
+        step_without_exchange(network, optimiser, (inputs[: len(inputs) // 4], targets[: len(targets) // 4]))
+        gradients = {name: one.grad for name, one in network.named_parameters() if one.grad is not None}
+        for name, compressor in CANDIDATES.items():
+            kept[name].append(energy_kept(compressor, gradients))
+    return {name: fmean(values) for name, values in kept.items()}
+
+
+def energy_kept(compressor: Compressor, gradients: Mapping[str, Tensor]) -> float:
+    """The share of gradients' squared norm that is there after one exchange of two equal ranks, with empty memory."""
+
+    def lost(communicator: Communicator) -> float:
+        own = [Gradient(name, gradient.clone()) for name, gradient in gradients.items()]
+        compressor.exchange(own, communicator, {})
+        return sum((gradients[name] - mean).square().sum().item() for name, mean in own)
+
+    whole = sum(gradient.square().sum().item() for gradient in gradients.values())
+    return 1 - run_ranks(2, lost)[0] / whole
 
 
 def told_by_the_first(value: float) -> float:

@@ -5,13 +5,13 @@ rank. The clock runs during steps (forward, backward, exchange, optimiser; the s
 while rank 0 evaluates on the test images, after every step. It stops at the first accuracy of 95 %. The arms:
 
 - fp32, fp16: stock DistributedDataParallel, and its half-precision hook;
-- advised: what `advise` calls the fastest step on a profile of this lab, whatever its steps are worth;
-- low rank: PowerSGD at rank 4;
+- fastest step: what `advise` puts first on a profile of this lab. The model knows nothing of what a step is worth;
+- advised: what it puts first of the compressors that keep at least half of a gradient's squared norm in one exchange,
+  on average over an epoch of one rank (no link is needed to find out);
 - Accordion: between PowerSGD at rank 4 and at rank 1.
 
 Arms share first weights and data by seed and take turns. Ratios are geometric means over seeds with Student's interval
-at 95 % on the logarithms. Step times are predicted by the model, which knows nothing of accuracy. Needs root (network
-namespaces). With --state an interrupted run goes on where it was.
+at 95 % on the logarithms. Needs root (network namespaces). With --state an interrupted run goes on where it was.
 
     python -m benchmarks.time_to_accuracy [--quick] [--state FILE] [--json FILE]
 """
@@ -33,7 +33,14 @@ import torch
 
 from benchmarks._adaptive_report import interval
 from benchmarks._data_parallel import initialised
-from benchmarks._shaped_training import ACCORDION, Course, step_without_exchange, train_until, wide_digits
+from benchmarks._shaped_training import (
+    ACCORDION,
+    Course,
+    energies_kept,
+    step_without_exchange,
+    train_until,
+    wide_digits,
+)
 from benchmarks._state import State
 from benchmarks._trainings import loss
 from taut.distributed import (
@@ -60,13 +67,13 @@ GOAL = 95.0  # per cent of the test images
 MOST_STEPS = 1000
 SEEDS = 6
 TARGET = 1.5  # times sooner than fp16
-LOW_RANK = "PowerSGD rank 4"
+LEAST_ENERGY = 0.5  # of a gradient, that a compressor has to keep in one exchange to be advised
 
 
 def main() -> int:
     """Probe, train and compare; exit code 1 if the lab is missing or the target is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two seeds, without fp32")
+    parser.add_argument("--quick", action="store_true", help="two seeds, three arms")
     parser.add_argument("--state", type=Path, help="keep measurements in this file, and go on from it")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
@@ -78,18 +85,21 @@ def main() -> int:
     state = State(options.state)
     with LinkLab(RANKS, bandwidth=BANDWIDTH) as lab:
         advice = state.get("advice", lambda: advised(lab).to_dict())
-        arms = {"fp16": "fp16", "advised": choice(advice), "low rank": LOW_RANK, "Accordion": ACCORDION}
+        kept = state.get("energies kept", energies_kept)
+        arms = {"fp16": "fp16", "advised": choice(advice, kept, LEAST_ENERGY), "Accordion": ACCORDION}
         if not options.quick:
-            arms = {"fp32": "fp32", **arms}
+            arms |= {"fp32": "fp32", "fastest step": choice(advice)}
         runs = measure(state, lab, arms, 2 if options.quick else SEEDS)
     rows = [summarise(name, arm, runs, advice) for name, arm in arms.items()]
     print(f"{RANKS} ranks at {MEGABITS} Mbit/s until {GOAL:g} % are right; modelled: {advice['answer']}")
     for row in rows:
+        row["energy_kept"] = kept.get(row["compressor"])
         show(row)
     if options.json is not None:
         document = {
             "host": fingerprint().to_dict(), "quietness": str(quietness()), "ranks": RANKS,
-            "mbit_per_second": MEGABITS, "goal": GOAL, "advice": advice, "rows": rows, "runs": runs,
+            "mbit_per_second": MEGABITS, "goal": GOAL, "advice": advice, "energies_kept": kept,
+            "rows": rows, "runs": runs,
         }  # fmt: skip
         options.json.write_text(json.dumps(document, indent=1) + "\n")
     gain = next(row["times_sooner_than_fp16"] for row in rows if row["arm"] == "advised")
@@ -129,9 +139,13 @@ def workload(repeats: int = 10) -> Workload:
     return replace(found, other=max(found.other, min(whole[1:]) - found.backward))
 
 
-def choice(advice: Mapping[str, Any]) -> str:
-    """The compressor of the fastest step among those that help; fp16 if none does."""
-    helping = [one for one in advice["predictions"] if one["verdict"] == "helps"]
+def choice(advice: Mapping[str, Any], kept: Mapping[str, float] | None = None, least: float = 0.0) -> str:
+    """The compressor of the fastest step among those that help and keep enough energy; fp16 if none does."""
+    helping = [
+        one
+        for one in advice["predictions"]
+        if one["verdict"] == "helps" and (kept is None or kept[one["name"]] >= least)
+    ]
     return min(helping, key=lambda one: one["seconds"][0])["name"] if helping else "fp16"
 
 
@@ -197,18 +211,19 @@ def show(row: Mapping[str, Any]) -> None:
     """Print one arm."""
     predicted = row["predicted_step_seconds"]
     modelled = "" if predicted is None else f" (predicted {predicted[0] * 1e3:.0f} ms)"
+    energy = "" if row["energy_kept"] is None else f", keeps {row['energy_kept']:.0%} of a gradient"
     print(
-        f"{row['arm']:10s}{row['compressor']:22s}{row['runs_that_reached']} of {row['runs']} reached it, median "
-        f"{row['seconds']:.2f} s, {row['steps']:.0f} steps of {row['step_seconds'] * 1e3:.0f} ms{modelled}"
+        f"{row['arm']:13s}{row['compressor']:18s}{row['runs_that_reached']} of {row['runs']} reached it, median "
+        f"{row['seconds']:.2f} s, {row['steps']:.0f} steps of {row['step_seconds'] * 1e3:.0f} ms{modelled}{energy}"
     )
     if row["compressor"] == "fp16":
         return
     faster = row["predicted_step_times_faster"]
     said = "" if faster is None else f", predicted {faster:.2f}x"
-    print(f"{'':10s}step: {_text(row['step_times_faster_than_fp16'])} faster than fp16{said}")
+    print(f"{'':13s}step: {_text(row['step_times_faster_than_fp16'])} faster than fp16{said}")
     if row["times_sooner_than_fp16"] is not None:
         print(
-            f"{'':10s}accuracy: {_text(row['times_sooner_than_fp16'])} sooner than fp16, "
+            f"{'':13s}accuracy: {_text(row['times_sooner_than_fp16'])} sooner than fp16, "
             f"{_text(row['times_as_many_steps'])} as many steps"
         )
 

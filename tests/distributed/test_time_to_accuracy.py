@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
+import torch
 from benchmarks import time_to_accuracy
-from benchmarks._shaped_training import ACCORDION, Course, train_until, wide_digits
+from benchmarks._shaped_training import ACCORDION, Course, energy_kept, train_until, wide_digits
 from benchmarks._state import State
 from benchmarks.time_to_accuracy import choice, measure, merged, ratio, summarise, workload
 
-from taut.distributed import LinkLab, LocalRanks
+from taut.distributed import LinkLab, LocalRanks, NoCompression, PowerSGD, TopK
 
 pytest.importorskip("sklearn", reason="scikit-learn's digits are not installed")
 
@@ -44,8 +45,26 @@ class TestChoice:
     def test_the_fastest_that_helps(self) -> None:
         assert choice(predictions(fp16=3.0, sign=2.0, first=1.0, slow=9.0)) == "first"
 
+    def test_the_fastest_of_those_that_keep_enough(self) -> None:
+        kept = {"fp16": 1.0, "sign": 0.6, "first": 0.1, "slow": 1.0}
+        assert choice(predictions(fp16=3.0, sign=2.0, first=1.0, slow=9.0), kept, 0.5) == "sign"
+        assert choice(predictions(fp16=3.0, sign=2.0, first=1.0, slow=9.0), kept, 0.7) == "fp16"
+
     def test_fp16_where_nothing_helps(self) -> None:
         assert choice(predictions(fp16=3.0, sign=4.0)) == "fp16"
+
+
+class TestEnergyKept:
+    GRADIENTS: ClassVar = {"weight": torch.tensor([[3.0, 0.0], [0.0, 4.0]]), "bias": torch.tensor([5.0, 0.0])}
+
+    def test_all_without_compression(self) -> None:
+        assert energy_kept(NoCompression(), self.GRADIENTS) == 1
+
+    def test_the_squares_of_the_entries_that_are_sent(self) -> None:
+        assert energy_kept(TopK(0.25), self.GRADIENTS) == pytest.approx((16 + 25) / 50)
+
+    def test_all_of_a_matrix_within_the_rank(self) -> None:
+        assert energy_kept(PowerSGD(2), self.GRADIENTS) == pytest.approx(1)
 
 
 class TestComparison:
