@@ -12,6 +12,7 @@ from taut.stats import outperformance
 
 BySeed: TypeAlias = Mapping[int, float]
 FEWER = 1.5  # times fewer bytes than the low level: the target
+FEWEST_SEEDS = 5
 
 
 def report(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -88,10 +89,17 @@ def compared(scores: BySeed, others: BySeed) -> dict[str, Any]:
     difference = interval([a - b for a, b in zip(first, second, strict=True)])
     return {
         "difference": difference,
-        "effect": "helps" if difference[1] > 0 else "hurts" if difference[2] < 0 else "ties",
+        "effect": effect(difference, len(seeds)),
         "verdict": outcome.verdict,
         "p_value": outcome.p_value,
     }
+
+
+def effect(difference: tuple[float, float, float], seeds: int) -> str:
+    """What the interval of a difference says: "helps", "hurts", "ties", or "too few seeds"."""
+    if seeds < FEWEST_SEEDS:  # scores are counts of test data: a few differences may be equal by chance
+        return "too few seeds"
+    return "helps" if difference[1] > 0 else "hurts" if difference[2] < 0 else "ties"
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:

@@ -92,6 +92,10 @@ def test_the_effect_is_that_of_the_interval_of_paired_differences(gain: float, e
     assert found["difference"][0] == pytest.approx(gain)
 
 
+def test_equal_differences_of_few_seeds_say_nothing() -> None:
+    assert compared({0: 1.0, 1: 2.0}, {0: 0.5, 1: 1.5})["effect"] == "too few seeds"
+
+
 def rows(score: float, sent: float) -> list[dict[str, Any]]:
     """Arms of a task: low, random, and Accordion that gains a score over both and sends so many bytes."""
     arms = {"low": (90.0, 3e6), "accordion": (90.0 + score, sent), "random": (90.0, sent)}
