@@ -2,8 +2,9 @@
 
 Real trainings on one thread, on the batch that one of 4 ranks has. In each step the forward and backward pass and the
 optimiser are timed, then in turns Accordion's look at every gradient and what no such controller can do without: one
-read of the gradients and one sum, here one addition to tensors of the same shapes. The decision at the end of an epoch
-is shared out over its steps. Times are processor times of the thread, medians over steps of new data.
+read of the gradients and one sum, here one addition to tensors of the same shapes; of the two the one counts that comes
+first after the step. The decision at the end of an epoch is shared out over its steps. Times are processor times of the
+thread, medians over steps of new data.
 
 The share is that of the bytes of the gradient to the work of the step: large for perceptrons on few examples, which
 do little with each parameter, small for convolutions.
@@ -59,7 +60,7 @@ TRAININGS: dict[str, tuple[Callable[[], Training], int]] = {  # with steps
     "images": (_trainings.images, 300),
     "words": (_trainings.words, 300),
     "ResNet-20": (lambda: residual(ResNet20), 50),
-    "ResNet-18": (lambda: residual(residual_network), 10),
+    "ResNet-18": (lambda: residual(residual_network), 14),
 }
 
 
@@ -88,32 +89,40 @@ def measure(name: str, training: Training, steps: int) -> dict[str, Any]:
     parameters = dict(network.named_parameters())
     controller = Accordion(parameters)
     sums = {one: torch.zeros_like(parameter) for one, parameter in parameters.items()}
-    taken: list[tuple[float, float, float]] = []
+    steps_taken: dict[bool, list[float]] = {True: [], False: []}  # by whether the controller looked first
+    looks: dict[bool, list[float]] = {True: [], False: []}
     decisions = []
+
+    def watch() -> None:
+        for name, parameter in parameters.items():
+            if parameter.grad is not None:
+                controller.observe(name, parameter.grad)
+
+    def add() -> None:
+        for name, parameter in parameters.items():
+            if parameter.grad is not None:
+                sums[name].add_(parameter.grad)
+
     for step, (inputs, targets) in enumerate(islice(batches(training, 0), steps + WARM_UP)):
         if step % training.steps == 0 or step == steps + WARM_UP - 1:
             decisions.append(seconds_of(lambda step=step: controller.decide(step, training.learning_rate)))
         own = inputs.chunk(RANKS)[0], targets.chunk(RANKS)[0]
         whole = seconds_of(lambda own=own: train(network, optimiser, *own))
-        gradients = {one: found for one, parameter in parameters.items() if (found := parameter.grad) is not None}
-        looks = [
-            lambda gradients=gradients: [controller.observe(*one) for one in gradients.items()],
-            lambda gradients=gradients: [sums[one].add_(found) for one, found in gradients.items()],
-        ]
-        seconds = {}
-        for which in (0, 1) if step % 2 else (1, 0):  # who comes second finds the gradients in the cache
-            seconds[which] = seconds_of(looks[which])
-        taken.append((whole, seconds[0], seconds[1]))
-    found = np.array(taken[WARM_UP:])  # (steps, 3)
+        watches_first = step % 2 == 0
+        look = seconds_of(watch if watches_first else add)
+        (add if watches_first else watch)()  # finds the gradients in the cache, and does not count
+        if step >= WARM_UP:
+            steps_taken[watches_first].append(whole)
+            looks[watches_first].append(look)
     deciding = float(np.median(decisions[1:])) / training.steps
-    share = quantile_interval((found[:, 1] + deciding) / found[:, 0], 0.5)
+    share = quantile_interval((np.array(looks[True]) + deciding) / np.array(steps_taken[True]), 0.5)
     return {
         "training": name,
         "parameters": sum(parameter.numel() for parameter in parameters.values()),
-        "step_seconds": float(np.median(found[:, 0])),
-        "observe_seconds": float(np.median(found[:, 1])),
+        "step_seconds": float(np.median(steps_taken[True] + steps_taken[False])),
+        "observe_seconds": float(np.median(looks[True])),
         "decide_seconds_per_step": deciding,
-        "limit_seconds": float(np.median(found[:, 2])),
+        "limit_seconds": float(np.median(looks[False])),
         "share": [share.estimate, share.low, share.high],
     }
 
