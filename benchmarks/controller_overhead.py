@@ -103,12 +103,13 @@ def measure(name: str, training: Training, steps: int) -> dict[str, Any]:
             if parameter.grad is not None:
                 sums[name].add_(parameter.grad)
 
+    order = np.random.default_rng(0).permutation((steps + WARM_UP + 1) // 2 * [0, 1])  # memory may come in turns too
     for step, (inputs, targets) in enumerate(islice(batches(training, 0), steps + WARM_UP)):
         if step % training.steps == 0 or step == steps + WARM_UP - 1:
             decisions.append(seconds_of(lambda step=step: controller.decide(step, training.learning_rate)))
         own = inputs.chunk(RANKS)[0], targets.chunk(RANKS)[0]
         whole = seconds_of(lambda own=own: train(network, optimiser, *own))
-        watches_first = step % 2 == 0
+        watches_first = bool(order[step])
         look = seconds_of(watch if watches_first else add)
         (add if watches_first else watch)()  # finds the gradients in the cache, and does not count
         if step >= WARM_UP:

@@ -20,8 +20,8 @@ def test_every_gradient_is_watched_in_every_step(monkeypatch: pytest.MonkeyPatch
         observe(self, name, gradient)
 
     monkeypatch.setattr(Accordion, "observe", noted)
-    row = measure("digits", digits(), steps=12)
-    assert len(watched) == 6 * (12 + WARM_UP)
+    row = measure("digits", digits(), steps=20)
+    assert len(watched) == 6 * (20 + WARM_UP)
     assert row["parameters"] == 85_002
     estimate, low, high = row["share"]
     assert 0 < low <= estimate <= high
