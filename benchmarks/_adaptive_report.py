@@ -46,7 +46,12 @@ def report(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 print(f"{'':18}less {other}: {said}, P(A>B): {outcome['verdict']}")
             found.append(
                 {"task": task, "arm": arm, "seeds": len(by_seed), "score": mean, "interval": [low, high]}
-                | {"megabytes": sent, "times_fewer_than_low": fewer, "against": against}
+                | {
+                    "scores": dict(sorted(by_seed.items())),
+                    "megabytes": sent,
+                    "times_fewer_than_low": fewer,
+                    "against": against,
+                }
             )
     return found
 

@@ -38,7 +38,7 @@ from taut.stats import fingerprint, quantile_interval, quietness
 
 RANKS = 4
 WARM_UP = 3
-TARGET = 0.01  # of the step, of networks of convolutions
+TARGET = 0.01  # of the step
 
 
 def residual_network() -> nn.Module:
