@@ -11,6 +11,8 @@ from scipy import stats
 from taut.stats import outperformance
 
 BySeed: TypeAlias = Mapping[int, float]
+FEWER = 1.5  # times fewer bytes than the low level: the target
+FEWEST_SEEDS = 5
 
 
 def report(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -40,24 +42,69 @@ def report(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
             }
             for other, outcome in against.items():
                 difference, first, last = outcome["difference"]
-                print(f"{'':18}less {other}: {difference:+.3f} ({first:+.3f} to {last:+.3f}), {outcome['verdict']}")
+                said = f"{difference:+.3f} ({first:+.3f} to {last:+.3f}): {outcome['effect']}"
+                print(f"{'':18}less {other}: {said}, P(A>B): {outcome['verdict']}")
             found.append(
                 {"task": task, "arm": arm, "seeds": len(by_seed), "score": mean, "interval": [low, high]}
-                | {"megabytes": sent, "times_fewer_than_low": fewer, "against": against}
+                | {
+                    "scores": dict(sorted(by_seed.items())),
+                    "megabytes": sent,
+                    "times_fewer_than_low": fewer,
+                    "against": against,
+                }
             )
     return found
 
 
+def claims(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Print and return for each task whether Accordion keeps what the paper promises.
+
+    Args:
+        found: rows of `report`.
+    """
+    rows = {(row["task"], row["arm"]): row for row in found}
+    told = []
+    for task in dict.fromkeys(task for task, _ in rows):
+        low, own = rows.get((task, "low")), rows.get((task, "accordion"))
+        if low is None or own is None:
+            continue
+        claim = {
+            "task": task,
+            "not_below_interval_of_low": own["score"] >= low["interval"][0],
+            "times_fewer_than_low": own["times_fewer_than_low"],
+            "enough_fewer": own["times_fewer_than_low"] >= FEWER,
+            "effects": {other: outcome["effect"] for other, outcome in own["against"].items()},
+        }
+        told.append(claim)
+        place = "not below" if claim["not_below_interval_of_low"] else "BELOW"
+        effects = ", ".join(f"{effect} against {other}" for other, effect in claim["effects"].items())
+        fewer = f"{claim['times_fewer_than_low']:.2f}x fewer bytes (target {FEWER:g}x)"
+        print(f"{task}: Accordion's score is {place} the interval of low at {fewer}; {effects}")
+    return told
+
+
 def compared(scores: BySeed, others: BySeed) -> dict[str, Any]:
-    """Differences of the common seeds with their interval, and the verdict on which is better."""
+    """Differences of the common seeds with their interval, what that says, and the verdict on P(A>B).
+
+    The effect "ties" is no proof that both are equal: the interval says how far apart they may be.
+    """
     seeds = sorted(scores.keys() & others.keys())
     first, second = ([values[seed] for seed in seeds] for values in (scores, others))
     outcome = outperformance(first, second, paired=True)
+    difference = interval([a - b for a, b in zip(first, second, strict=True)])
     return {
-        "difference": interval([a - b for a, b in zip(first, second, strict=True)]),
+        "difference": difference,
+        "effect": effect(difference, len(seeds)),
         "verdict": outcome.verdict,
         "p_value": outcome.p_value,
     }
+
+
+def effect(difference: tuple[float, float, float], seeds: int) -> str:
+    """What the interval of a difference says: "helps", "hurts", "ties", or "too few seeds"."""
+    if seeds < FEWEST_SEEDS:  # scores are counts of test data: a few differences may be equal by chance
+        return "too few seeds"
+    return "helps" if difference[1] > 0 else "hurts" if difference[2] < 0 else "ties"
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:

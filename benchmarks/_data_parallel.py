@@ -70,10 +70,16 @@ class _Rank:
         for group in self._optimiser.param_groups:
             group["lr"] = rate
         for inputs, targets in self._training.batches(self._seed, epoch):
-            self._optimiser.zero_grad()
-            step(inputs.chunk(self._ranks)[self._rank], targets.chunk(self._ranks)[self._rank])
-            nn.utils.clip_grad_norm_(self._network.parameters(), LARGEST_NORM)
-            self._optimiser.step()
+            own = inputs.chunk(self._ranks)[self._rank], targets.chunk(self._ranks)[self._rank]
+            descend(self._network, self._optimiser, lambda own=own: step(*own))
+
+
+def descend(network: nn.Module, optimiser: torch.optim.Optimizer, find_gradients: Callable[[], object]) -> None:
+    """One step of a training, with the gradient's norm limited."""
+    optimiser.zero_grad()
+    find_gradients()
+    nn.utils.clip_grad_norm_(network.parameters(), LARGEST_NORM)
+    optimiser.step()
 
 
 def train(

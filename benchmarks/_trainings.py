@@ -86,8 +86,8 @@ def _negative_loss(logits: Tensor, targets: Tensor) -> float:
     return -loss(logits, targets).item()
 
 
-def digits() -> Training:
-    """A perceptron on 8x8 images of digits (scikit-learn's)."""
+def digits(width: int = 256) -> Training:
+    """A perceptron with two hidden layers of a width on 8x8 images of digits (scikit-learn's)."""
     from sklearn.datasets import load_digits
 
     pixels, classes = load_digits(return_X_y=True)
@@ -98,8 +98,8 @@ def digits() -> Training:
 
     def build() -> nn.Module:
         return nn.Sequential(
-            nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10)
-        )  # 85,002 parameters
+            nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10)
+        )  # 85,002 parameters by default
 
     held_out = images[test], labels[test]
     return Training("digits", build, images[train], labels[train], held_out, 32, 0.05, 0.9, _accuracy)

@@ -13,7 +13,8 @@ The other arms' ranks are threads that run the very exchange of `taut.distribute
 Gloo processes. Bytes are those that a rank sends (ring all-reduce), as counted at each collective. Each run is a line
 of the file, so that a study goes on where it was stopped.
 
-    python -m benchmarks.adaptive_training --rows FILE [--seeds 6] [--quick] [--check] [--report] [--json FILE]
+    python -m benchmarks.adaptive_training --rows FILE [--tasks TASK ...] [--arms ARM ...] [--seeds SEED ...] [--quick]
+        [--check] [--report] [--json FILE]
 """
 
 from __future__ import annotations
@@ -22,18 +23,19 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
 from benchmarks import _trainings
-from benchmarks._adaptive_report import report
+from benchmarks._adaptive_bytes import scheduled_bytes, torchs_bytes
+from benchmarks._adaptive_report import claims, report
 from benchmarks._data_parallel import Outcome, initialised, train, train_on_threads, train_with_torchs_hook
 from benchmarks._trainings import Training
 from taut.distributed import (
@@ -77,10 +79,14 @@ class Task:
 
 BETWEEN = [TopK(0.001 * 1.1**index) for index in range(49)]  # up to 0.1
 TASKS = {
-    "words": Task(_trainings.words, 6, 1, TopK(0.1), TopK(0.001), BETWEEN),
+    "words": Task(_trainings.words, 8, 1, TopK(0.1), TopK(0.001), BETWEEN),
     "images": Task(_trainings.images, 16, 2, TopK(0.1), TopK(0.001), BETWEEN),
     "digits": Task(_trainings.digits, 40, 2, TopK(0.1), TopK(0.001), BETWEEN),
 }
+
+
+Found: TypeAlias = Mapping[tuple[str, str, int], Mapping[str, Any]]
+"""Finished runs by task, arm and seed."""
 
 
 class Rows:
@@ -106,33 +112,64 @@ class Rows:
         self.found[self._key(row)] = row
 
 
-def run(
-    name: str, arm: str, seed: int, training: Training, found: dict[tuple[str, str, int], dict[str, Any]]
-) -> Outcome:
+def shapes_of(training: Training) -> dict[str, torch.Size]:
+    """Of the parameters, by name."""
+    return {name: parameter.shape for name, parameter in initialised(training, 0).named_parameters()}
+
+
+def compressors_of(name: str, arm: str, seed: int, training: Training, found: Found) -> list[Compressor]:
+    """The levels of an arm; the one of the static arm is nearest to Accordion's bytes of the seed."""
+    task = TASKS[name]
+    if arm == "fp16":
+        return [Float16()]
+    if arm == "static":
+        wanted = sum(found[name, "accordion", seed]["sent"]) / (task.epochs * training.steps)
+        shapes = list(shapes_of(training).values())
+        return [min(task.between, key=lambda each: abs(each.traffic(shapes, RANKS).sent(RANKS) - wanted))]
+    return [task.low, task.high]
+
+
+def controller_of(name: str, arm: str, seed: int, found: Found) -> Callable[[list[str]], Controller] | None:
+    """What chooses the levels of an arm; None where there is one."""
+    task = TASKS[name]
+    if arm in ("low", "high"):
+        return lambda names: Static(names, int(arm == "high"))
+    if arm == "accordion":
+        return lambda names: Accordion(names, switch_every=task.switch_every)
+    if arm in ("fp16", "static"):
+        return None
+    schedule = found[name, "accordion", seed]["levels"]
+    if arm == "random":
+        return lambda names: RandomSchedule(schedule, seed)
+    mild = np.mean([level == 0 for epoch in schedule for level in epoch.values()])
+    return lambda names: WarmUp(names, math.ceil(mild * task.epochs))
+
+
+def run(name: str, arm: str, seed: int, training: Training, found: Found) -> Outcome:
     """One run of one arm; those that follow Accordion's need its row of the seed."""
     task = TASKS[name]
-    levels: list[Compressor] = [task.low, task.high]
-
-    def trained(compressors: Sequence[Compressor], make: Callable[[list[str]], Controller] | None = None) -> Outcome:
-        return train_on_threads(training, task.epochs, seed, RANKS, compressors, make)[0]
-
     if arm == "torch":
         return _on_gloo(train_with_torchs_hook, task.make, task.epochs, seed)
-    if arm in ("low", "high"):
-        return trained(levels, lambda names: Static(names, int(arm == "high")))
-    if arm == "fp16":
-        return trained([Float16()])
-    if arm == "accordion":
-        return trained(levels, lambda names: Accordion(names, switch_every=task.switch_every))
-    schedule, sent = (found[name, "accordion", seed][key] for key in ("levels", "sent"))
-    if arm == "random":
-        return trained(levels, lambda names: RandomSchedule(schedule, seed))
-    if arm == "first":
-        mild = np.mean([level == 0 for epoch in schedule for level in epoch.values()])
-        return trained(levels, lambda names: WarmUp(names, math.ceil(mild * task.epochs)))
-    shapes = [parameter.shape for parameter in initialised(training, 0).parameters()]
-    wanted = sum(sent) / (task.epochs * training.steps)
-    return trained([min(task.between, key=lambda each: abs(each.traffic(shapes, RANKS).sent(RANKS) - wanted))])
+    compressors = compressors_of(name, arm, seed, training, found)
+    controller = controller_of(name, arm, seed, found)
+    return train_on_threads(training, task.epochs, seed, RANKS, compressors, controller)[0]
+
+
+def bytes_by_formula(name: str, arm: str, seed: int, training: Training, found: Found) -> list[float]:
+    """What a finished run has sent in each epoch, from its levels and the shapes of its parameters."""
+    shapes = shapes_of(training)
+    if arm == "torch":
+        return torchs_bytes(shapes.values(), TASKS[name].epochs, training.steps, RANKS)
+    compressors = compressors_of(name, arm, seed, training, found)
+    return scheduled_bytes(found[name, arm, seed]["levels"], shapes, compressors, training.steps, RANKS)
+
+
+def compare_bytes(found: Found) -> dict[str, int]:
+    """Print and return in how many runs the bytes that were counted are those of the formulas, in every epoch."""
+    trainings = {name: TASKS[name].make() for name in {key[0] for key in found}}
+    equal = sum(bytes_by_formula(*key, trainings[key[0]], found) == row["sent"] for key, row in found.items())
+    print(f"bytes as counted and by formula: equal in {equal} of {len(found)} runs")
+    return {"runs": len(found), "bytes_as_by_formula": equal}
 
 
 def _on_gloo(work: Callable[..., Outcome], *arguments: Any) -> Outcome:
@@ -166,12 +203,12 @@ def check(name: str, epochs: int = 5) -> None:
     print(f"scores {threads.scores[-1]:.4f} and {processes.scores[-1]:.4f}")
 
 
-def study(rows: Rows, names: Sequence[str], seeds: int) -> None:
+def study(rows: Rows, names: Sequence[str], arms: Sequence[str], seeds: Iterable[int]) -> None:
     """Run what is missing, seed by seed."""
     made = {name: TASKS[name].make() for name in names}
-    for seed in range(seeds):
+    for seed in seeds:
         for name in names:
-            for arm in ARMS:
+            for arm in arms:
                 if (name, arm, seed) in rows.found:
                     continue
                 start = time.perf_counter()
@@ -186,8 +223,9 @@ def main() -> None:
     """Run, resume or report a study."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=Path, required=True, help="file of finished runs; those in it are not run again")
-    parser.add_argument("--seeds", type=int, default=6)
-    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=["words", "images"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(range(6)))
+    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS, help="random, first and static need accordion")
     parser.add_argument("--quick", action="store_true", help="digits only, two seeds")
     parser.add_argument(
         "--check", action="store_true", help="compare threads with Gloo processes, and run nothing else"
@@ -203,10 +241,11 @@ def main() -> None:
         return
     rows = Rows(options.rows)
     if not options.report:
-        study(rows, names, 2 if options.quick else options.seeds)
+        study(rows, names, options.arms, range(2) if options.quick else options.seeds)
     found = report(rows.found.values())
+    summary = {"claims": claims(found)} | compare_bytes(rows.found)
     if options.json:
-        text = json.dumps({"host": fingerprint().to_dict(), "ranks": RANKS, "rows": found}, indent=1)
+        text = json.dumps({"host": fingerprint().to_dict(), "ranks": RANKS, "rows": found} | summary, indent=1)
         options.json.write_text(text + "\n", encoding="utf-8")
 
 

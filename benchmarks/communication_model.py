@@ -31,6 +31,7 @@ from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
+from benchmarks._state import State
 from taut.distributed import (
     BASELINES,
     CANDIDATES,
@@ -126,26 +127,6 @@ def main() -> int:
         host = {"fingerprint": fingerprint().to_dict(), "quietness": str(quietness())}
         options.json.write_text(json.dumps(host | figures | {"rows": rows, "choices": chosen}, indent=1) + "\n")
     return 0
-
-
-class State:
-    """Measurements by key, kept in a file if there is one."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._known: dict[str, Any] = json.loads(path.read_text()) if path is not None and path.exists() else {}
-
-    def get(self, key: str, measure: Callable[[], Any]) -> Any:
-        """What is known of a key, or is measured now."""
-        if key not in self._known:
-            self._known[key] = measure()
-            if self._path is not None:
-                self._path.write_text(json.dumps(self._known))
-        return self._known[key]
-
-    def knows(self, key: str) -> bool:
-        """Whether it was measured."""
-        return key in self._known
 
 
 def measure_costs(state: State, tasks: tuple[str, ...], compressors: tuple[str, ...]) -> None:
