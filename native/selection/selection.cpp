@@ -95,7 +95,7 @@ std::int64_t select_above(float* x, std::int64_t size, double threshold, bool cl
             Entries out{indices + start, values + start, capacity - start, 0};
             // A later thread's entries begin where these end.
             if (t + 1 < threads) out.capacity = std::min(starts[t + 1], capacity) - start;
-            kernels.collect({x + range.begin, nullptr, range.begin, range.end - range.begin}, least, out);
+            kernels.collect({x + range.begin, nullptr, range.begin, range.end - range.begin}, at_least(least), out);
             if (t + 1 == threads) found = starts[t] + out.count;
             if (clear) {
                 const std::int64_t written = std::min(out.count, out.capacity);

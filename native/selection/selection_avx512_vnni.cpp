@@ -9,43 +9,91 @@ inline __m512i magnitudes(__m512 values) {
     return _mm512_and_si512(_mm512_castps_si512(values), _mm512_set1_epi32(static_cast<int>(magnitude_mask)));
 }
 
+constexpr std::int64_t lanes16 = 16, vectors = 64, step = lanes16 * vectors;
+
+// Candidates in vectors; has_indices: they bring their indices along.
+template <bool has_indices>
+class Source {
+   public:
+    explicit Source(const Candidates& from) : from_(from) {}
+
+    __m512 values(std::int64_t at) const { return _mm512_loadu_ps(from_.values + at); }
+
+    __m512i indices(std::int64_t at) const {
+        if constexpr (has_indices) return _mm512_loadu_si512(from_.indices + at);
+        const __m512i iota = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+        return _mm512_add_epi32(iota, _mm512_set1_epi32(static_cast<int>(from_.first + at)));
+    }
+
+   private:
+    const Candidates& from_;
+};
+
+// Lanes within a band.
+class Choice {
+   public:
+    explicit Choice(Band band)
+        : least_(_mm512_set1_epi32(static_cast<int>(band.least))),
+          span_(_mm512_set1_epi32(static_cast<int>(band.span))) {}
+
+    __mmask16 operator()(__m512 values) const {
+        return _mm512_cmplt_epu32_mask(_mm512_sub_epi32(magnitudes(values), least_), span_);
+    }
+
+   private:
+    __m512i least_, span_;
+};
+
 // Packs in registers and stores whole vectors: packing into memory is slow on some processors.
-inline void store(__m512i indices, __m512 values, __mmask16 mask, Entries& out) {
+template <bool has_indices>
+inline void store(const Source<has_indices>& source, std::int64_t at, __mmask16 mask, Entries& out) {
+    const __m512 values = source.values(at);
+    const __m512i indices = source.indices(at);
     _mm512_storeu_si512(out.indices + out.count, _mm512_maskz_compress_epi32(mask, indices));
     _mm512_storeu_ps(out.values + out.count, _mm512_maskz_compress_ps(mask, values));
     out.count += __builtin_popcount(mask);
 }
 
-// First the masks of 64 vectors, then only the vectors that hold any entry: a branch for each vector would be foretold
-// wrongly where some per cent are selected.
-void collect(const Candidates& from, std::uint32_t least, Entries& out) {
-    constexpr std::int64_t lanes = 16, vectors = 64, step = lanes * vectors;
-    const __m512i bound = _mm512_set1_epi32(static_cast<int>(least));
-    const __m512i iota = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+// First the masks of 64 vectors, while the next ones are fetched; then only the vectors that hold any entry, since a
+// branch for each vector would be foretold wrongly where some per cent are selected; or all, where most of them do.
+template <bool has_indices>
+void collect_from(const Candidates& from, Band band, Entries& out) {
+    const Source<has_indices> source(from);
+    const Choice chosen(band);
     Entries local = out;
     std::int64_t i = 0;
     for (; i + step <= from.size; i += step) {
         __mmask16 masks[vectors];
         std::uint64_t any = 0;
         for (int v = 0; v < vectors; ++v) {
-            masks[v] = _mm512_cmpge_epu32_mask(magnitudes(_mm512_loadu_ps(from.values + i + v * lanes)), bound);
+            const float* values = from.values + i + v * lanes16;
+            _mm_prefetch(reinterpret_cast<const char*>(values + step), _MM_HINT_T0);
+            masks[v] = chosen(_mm512_loadu_ps(values));
             any |= static_cast<std::uint64_t>(masks[v] != 0) << v;
+        }
+        if (__builtin_popcountll(any) > vectors / 2 && local.count + step <= local.capacity) {
+            for (int v = 0; v < vectors; ++v) store(source, i + v * lanes16, masks[v], local);
+            continue;
         }
         for (; any != 0; any &= any - 1) {
             const int v = std::countr_zero(any);
-            const std::int64_t at = i + v * lanes;
-            if (local.count + lanes > local.capacity) {
-                collect_loop(from, at, at + lanes, least, local);
-                continue;
+            const std::int64_t at = i + v * lanes16;
+            if (local.count + lanes16 <= local.capacity) {
+                store(source, at, masks[v], local);
+            } else {
+                collect_loop(from, at, at + lanes16, band, local);
             }
-            const __m512i indices = from.indices != nullptr
-                                        ? _mm512_loadu_si512(from.indices + at)
-                                        : _mm512_add_epi32(iota, _mm512_set1_epi32(static_cast<int>(from.first + at)));
-            store(indices, _mm512_loadu_ps(from.values + at), masks[v], local);
         }
     }
-    collect_loop(from, i, from.size, least, local);
+    for (; i + lanes16 <= from.size && local.count + lanes16 <= local.capacity; i += lanes16) {
+        if (const __mmask16 mask = chosen(source.values(i))) store(source, i, mask, local);
+    }
+    collect_loop(from, i, from.size, band, local);
     out = local;
+}
+
+void collect(const Candidates& from, Band band, Entries& out) {
+    from.indices != nullptr ? collect_from<true>(from, band, out) : collect_from<false>(from, band, out);
 }
 
 struct Pair {
