@@ -39,8 +39,10 @@ class CandidateList {
     std::vector<Candidates> undecided_runs() const { return runs(&Segment::undecided); }
 
    private:
-    // Elements that stay in the first-level cache between adding the gradient and looking at the sum.
-    static constexpr std::int64_t chunk = 2048;
+    // Elements that stay in a near cache between adding the gradient and looking at the sum.
+    static constexpr std::int64_t chunk = 1 << 14;
+    // Entries that are kept before the undecided ones are looked for among them.
+    static constexpr std::int64_t least_sorted = 1 << 11;
 
     struct Segment {
         Entries kept;
@@ -75,7 +77,7 @@ class CandidateList {
             if (segment != last && segment->kept.count + size > segment->kept.capacity) sort_out(*segment++);
             if (call_.gradient != nullptr) kernels_.add(call_.gradient + begin, call_.x + begin, size);
             kernels_.collect({call_.x + begin, nullptr, begin, size}, at_least(bounds_.least), segment->kept);
-            if (segment->kept.count - segment->sorted >= chunk) sort_out(*segment);
+            if (segment->kept.count - segment->sorted >= least_sorted) sort_out(*segment);
         }
         sort_out(*segment);
     }

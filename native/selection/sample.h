@@ -29,27 +29,33 @@ struct Bounds {
 inline Bounds sample(const SelectionKernels& kernels, const TopKCall& call) {
     constexpr std::int64_t run = 16, most = 1 << 16;
     // The bounds are so many standard deviations of the sample's count away from the rank. Neighbours are alike, hence many.
-    constexpr double deviations = 6.0;
-    constexpr int shift = 17;
-    constexpr std::int64_t bin_count = 1 << (31 - shift);
+    // To miss the upper one costs less.
+    constexpr double low_deviations = 6.0, high_deviations = 4.0;
     const std::int64_t runs = std::min(most, call.size / 64) / run;
+    const int shift = runs * run < most ? 17 : 15;  // many bins pay where many entries lie between two of them
+    const std::int64_t bin_count = std::int64_t{1} << (31 - shift);
     static thread_local AlignedBuffer buffer;
-    auto* bins = reinterpret_cast<std::uint32_t*>(buffer.reserve(static_cast<std::size_t>(bin_count + most) * 4));
+    auto* bins = reinterpret_cast<std::uint32_t*>(buffer.reserve(static_cast<std::size_t>(bin_count + most + most / run) * 4));
     auto* taken = reinterpret_cast<float*>(bins + bin_count);
+    auto* places = reinterpret_cast<std::uint32_t*>(taken + most);
     std::uint32_t state = 1;
     for (std::int64_t r = 0; r < runs; ++r) {
         const Range stratum{call.size * r / runs, call.size * (r + 1) / runs};
         state = state * 1664525u + 1013904223u;  // places of equal distance could meet a pattern in the tensor
-        const std::int64_t at = stratum.begin + (state >> 8) % (stratum.end - stratum.begin - run + 1);
-        std::copy_n(call.x + at, run, taken + r * run);
-        if (call.gradient != nullptr) kernels.add(call.gradient + at, taken + r * run, run);
+        places[r] = static_cast<std::uint32_t>(stratum.begin + (state >> 8) % (stratum.end - stratum.begin - run + 1));
+        __builtin_prefetch(call.x + places[r]);
+        __builtin_prefetch(call.x + places[r] + run - 1);
+    }
+    for (std::int64_t r = 0; r < runs; ++r) {
+        std::copy_n(call.x + places[r], run, taken + r * run);
+        if (call.gradient != nullptr) kernels.add(call.gradient + places[r], taken + r * run, run);
     }
     const std::int64_t sampled = runs * run;
     std::fill_n(bins, bin_count, 0);
     kernels.histogram(taken, sampled, shift, 0, bins);
     const double among = static_cast<double>(call.k) / static_cast<double>(call.size) * static_cast<double>(sampled);
-    const double margin = deviations * std::sqrt(among) + 8.0;
-    const auto low_rank = static_cast<std::int64_t>(among + margin), high_rank = static_cast<std::int64_t>(among - margin);
+    const auto low_rank = static_cast<std::int64_t>(among + low_deviations * std::sqrt(among) + 8.0);
+    const auto high_rank = static_cast<std::int64_t>(among - high_deviations * std::sqrt(among) - 8.0);
     const std::int64_t each = call.size / sampled;  // entries that one of the sample stands for
     Bounds bounds{.kept = call.size, .undecided = call.size};
     if (low_rank >= sampled) return bounds;

@@ -54,7 +54,7 @@ void collect(const Candidates& from, Band band, Entries& out) {
         std::uint64_t any = 0;
         for (int v = 0; v < vectors; ++v) {
             const float* values = from.values + i + v * lanes8;
-            _mm_prefetch(reinterpret_cast<const char*>(values + step), _MM_HINT_T0);
+            _mm_prefetch(reinterpret_cast<const char*>(values + 2 * step), _MM_HINT_T0);
             const __m256i rest = _mm256_sub_epi32(magnitudes(_mm256_loadu_ps(values)), start);
             const __m256i chosen = _mm256_cmpgt_epi32(span, rest);
             masks[v] = static_cast<std::uint8_t>(_mm256_movemask_ps(_mm256_castsi256_ps(chosen)));

@@ -25,8 +25,11 @@ class Source {
         return _mm512_add_epi32(iota, _mm512_set1_epi32(static_cast<int>(from_.first + at)));
     }
 
+    // Reading ahead of the processor, which would stop while results are stored.
+    void fetch(std::int64_t at) const { _mm_prefetch(reinterpret_cast<const char*>(from_.values + at), _MM_HINT_T0); }
+
    private:
-    const Candidates& from_;
+    const Candidates from_;
 };
 
 // Lanes within a band.
@@ -44,52 +47,84 @@ class Choice {
     __m512i least_, span_;
 };
 
-// Packs in registers and stores whole vectors: packing into memory is slow on some processors.
-template <bool has_indices>
+// Packs in registers and stores vectors, whole ones or halves where these do: packing into memory is slow on some
+// processors.
+template <bool halves, bool has_indices>
 inline void store(const Source<has_indices>& source, std::int64_t at, __mmask16 mask, Entries& out) {
-    const __m512 values = source.values(at);
-    const __m512i indices = source.indices(at);
-    _mm512_storeu_si512(out.indices + out.count, _mm512_maskz_compress_epi32(mask, indices));
-    _mm512_storeu_ps(out.values + out.count, _mm512_maskz_compress_ps(mask, values));
-    out.count += __builtin_popcount(mask);
+    const __m512 values = _mm512_maskz_compress_ps(mask, source.values(at));
+    const __m512i indices = _mm512_maskz_compress_epi32(mask, source.indices(at));
+    const int count = __builtin_popcount(mask);
+    if (halves && count <= 8) {
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out.indices + out.count), _mm512_castsi512_si256(indices));
+        _mm256_storeu_ps(out.values + out.count, _mm512_castps512_ps256(values));
+    } else {
+        _mm512_storeu_si512(out.indices + out.count, indices);
+        _mm512_storeu_ps(out.values + out.count, values);
+    }
+    out.count += count;
 }
 
-// First the masks of 64 vectors, while the next ones are fetched; then only the vectors that hold any entry, since a
-// branch for each vector would be foretold wrongly where some per cent are selected; or all, where most of them do.
+// One step where few are in the band: first the masks, then only the vectors that hold any, since a branch for each vector
+// would be foretold wrongly.
 template <bool has_indices>
-void collect_from(const Candidates& from, Band band, Entries& out) {
+void collect_few(const Candidates& from, std::int64_t begin, Band band, Entries& out) {
     const Source<has_indices> source(from);
     const Choice chosen(band);
-    Entries local = out;
-    std::int64_t i = 0;
+    alignas(64) __mmask16 masks[vectors];
+    for (int v = 0; v < vectors; ++v) {
+        const std::int64_t at = begin + v * lanes16;
+        source.fetch(at + 2 * step);
+        masks[v] = chosen(source.values(at));
+    }
+    const __m512i low = _mm512_load_si512(masks), high = _mm512_load_si512(masks + vectors / 2);
+    std::uint64_t any = _mm512_test_epi16_mask(low, low) |
+                        static_cast<std::uint64_t>(_mm512_test_epi16_mask(high, high)) << (vectors / 2);
+    for (; any != 0; any &= any - 1) {
+        const int v = std::countr_zero(any);
+        const std::int64_t at = begin + v * lanes16;
+        if (out.count + lanes16 <= out.capacity) {
+            store<false>(source, at, masks[v], out);
+        } else {
+            collect_loop(from, at, at + lanes16, band, out);
+        }
+    }
+}
+
+// One step for which there is room: no branch at all, or where halves do one that is foretold.
+template <bool halves, bool has_indices>
+void collect_many(const Candidates& from, std::int64_t begin, Band band, Entries& out) {
+    const Source<has_indices> source(from);
+    const Choice chosen(band);
+    Entries local = out;  // in registers
+    for (std::int64_t at = begin; at < begin + step; at += lanes16) {
+        source.fetch(at + 2 * step);
+        store<halves>(source, at, chosen(source.values(at)), local);
+    }
+    out.count = local.count;
+}
+
+// How a step is done follows from how many entries the one before it held.
+template <bool has_indices>
+void collect_from(const Candidates& from, Band band, Entries& out) {
+    constexpr std::int64_t many = 48, most_halves = 256;
+    std::int64_t i = 0, last = 0;
     for (; i + step <= from.size; i += step) {
-        __mmask16 masks[vectors];
-        std::uint64_t any = 0;
-        for (int v = 0; v < vectors; ++v) {
-            const float* values = from.values + i + v * lanes16;
-            _mm_prefetch(reinterpret_cast<const char*>(values + step), _MM_HINT_T0);
-            masks[v] = chosen(_mm512_loadu_ps(values));
-            any |= static_cast<std::uint64_t>(masks[v] != 0) << v;
+        const std::int64_t before = out.count;
+        if (last < many || out.count + step > out.capacity) {
+            collect_few<has_indices>(from, i, band, out);
+        } else if (last <= most_halves) {
+            collect_many<true, has_indices>(from, i, band, out);
+        } else {
+            collect_many<false, has_indices>(from, i, band, out);
         }
-        if (__builtin_popcountll(any) > vectors / 2 && local.count + step <= local.capacity) {
-            for (int v = 0; v < vectors; ++v) store(source, i + v * lanes16, masks[v], local);
-            continue;
-        }
-        for (; any != 0; any &= any - 1) {
-            const int v = std::countr_zero(any);
-            const std::int64_t at = i + v * lanes16;
-            if (local.count + lanes16 <= local.capacity) {
-                store(source, at, masks[v], local);
-            } else {
-                collect_loop(from, at, at + lanes16, band, local);
-            }
-        }
+        last = out.count - before;
     }
-    for (; i + lanes16 <= from.size && local.count + lanes16 <= local.capacity; i += lanes16) {
-        if (const __mmask16 mask = chosen(source.values(i))) store(source, i, mask, local);
+    const Source<has_indices> source(from);
+    const Choice chosen(band);
+    for (; i + lanes16 <= from.size && out.count + lanes16 <= out.capacity; i += lanes16) {
+        if (const __mmask16 mask = chosen(source.values(i))) store<false>(source, i, mask, out);
     }
-    collect_loop(from, i, from.size, band, local);
-    out = local;
+    collect_loop(from, i, from.size, band, out);
 }
 
 void collect(const Candidates& from, Band band, Entries& out) {
