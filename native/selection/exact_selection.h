@@ -68,7 +68,7 @@ class ExactSelection {
 
    private:
     // Up to so many entries are listed in place of being counted.
-    static constexpr std::int64_t most_listed = 1 << 21;
+    static constexpr std::int64_t most_listed = 1 << 20;
     // Entries in which a tie is looked for at once.
     static constexpr std::int64_t chunk = 2048;
 

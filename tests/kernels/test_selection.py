@@ -46,6 +46,31 @@ def test_a_sample_that_misleads_costs_time_only(isa: str) -> None:
         assert torch.equal(indices, reference_top_k(x, k)[0])
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_clusters_mislead_a_sample_either_way(seed: int) -> None:
+    # A sampled run meets a whole cluster or none, so that bounds on either side are missed.
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(150_000, generator=generator)
+    for start in torch.randint(0, x.numel() - 64, (60,), generator=generator).tolist():
+        x[start : start + 64] *= 50
+    for k in (2000, 3000, 4000):
+        indices, values = top_k(x, k)
+        expected = reference_top_k(x, k)
+        assert torch.equal(indices, expected[0])
+        assert same_bits(values, expected[1])
+
+
+@pytest.mark.parametrize("kind", ["normal", "ties", "wide"])
+@pytest.mark.parametrize("share", [0.07, 0.3])
+def test_results_begin_as_candidates_where_many_are_selected(kind: str, share: float, isa: str) -> None:
+    x = gradient(kind, 400_011)
+    k = int(share * x.numel())
+    indices, values = top_k(x, k)
+    expected = reference_top_k(x, k)
+    assert torch.equal(indices, expected[0])
+    assert same_bits(values, expected[1])
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("k", [1, 1000, 100_000])
 def test_threads_do_not_change_what_is_selected(kind: str, k: int, two_threads: None) -> None:
