@@ -118,7 +118,7 @@ class Problem:
 
 
 def compare_until_narrow(peer: Call, ours: Call, budget: float) -> PairedResult:
-    """The fewest pairs, or if their interval is wide and time is left, others after them; each has half of the error."""
+    """The fewest pairs, or if their interval is wide and time is left others after them; each has half of the error."""
     alpha = (1 - CONFIDENCE) / 2
     first = compare(peer, ours, clock="thread_cpu", budget=budget, alpha=alpha, max_pairs=FEWEST, min_block=BLOCK)
     left = budget - first.elapsed
