@@ -46,18 +46,17 @@ def test_a_sample_that_misleads_costs_time_only(isa: str) -> None:
         assert torch.equal(indices, reference_top_k(x, k)[0])
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_clusters_mislead_a_sample_either_way(seed: int) -> None:
-    # A sampled run meets a whole cluster or none, so that bounds on either side are missed.
+@pytest.mark.parametrize("seed", range(20))
+def test_clusters_mislead_a_sample(seed: int) -> None:
+    # A sampled run meets a whole cluster or none, so that some of these tensors miss a bound on either side.
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(150_000, generator=generator)
-    for start in torch.randint(0, x.numel() - 64, (60,), generator=generator).tolist():
-        x[start : start + 64] *= 50
-    for k in (2000, 3000, 4000):
-        indices, values = top_k(x, k)
-        expected = reference_top_k(x, k)
-        assert torch.equal(indices, expected[0])
-        assert same_bits(values, expected[1])
+    for start in torch.randint(0, x.numel() - 128, (128,), generator=generator).tolist():
+        x[start : start + 128] *= 50
+    indices, values = top_k(x, 16_000)
+    expected = reference_top_k(x, 16_000)
+    assert torch.equal(indices, expected[0])
+    assert same_bits(values, expected[1])
 
 
 @pytest.mark.parametrize("kind", ["normal", "ties", "wide"])
