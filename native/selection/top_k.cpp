@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/huge_pages.h"
 #include "common/parallel.h"
 #include "selection/candidates.h"
 #include "selection/exact_selection.h"
@@ -60,6 +61,8 @@ void select_sampling(const SelectionKernels& kernels, const TopKCall& call, cons
 void top_k(const TopKCall& call, int threads) {
     const SelectionKernels& kernels = selection_kernels();
     threads = static_cast<int>(std::clamp<std::int64_t>(call.size / elements_per_thread, 1, threads));
+    prefer_huge_pages(call.indices, static_cast<std::size_t>(call.k) * sizeof(std::int32_t));
+    prefer_huge_pages(call.values, static_cast<std::size_t>(call.k) * sizeof(float));
     Bounds bounds{.kept = call.size, .undecided = call.size};
     if (call.k > 0 && call.k < call.size / 2 && call.size >= least_sampled) bounds = sample(kernels, call);
     if (bounds.kept < call.size / 2) {

@@ -171,6 +171,14 @@ def test_too_many_above_the_threshold_stay_in_the_residual(kind: str, capacity: 
     assert same_bits(x, before)
 
 
+def test_results_of_many_megabytes() -> None:
+    x = torch.ones(8_400_000)
+    x[5] = 0
+    expected = torch.arange(x.numel(), dtype=torch.int32)[x > 0]
+    assert torch.equal(select_above(x, 0.5, x.numel(), clear=False)[0], expected)
+    assert torch.equal(top_k(x, x.numel() - 1)[0], expected)
+
+
 def test_nothing_is_written_behind_the_capacity(isa: str) -> None:
     # The kernel gets views that end where the capacity does; the guard behind them stays.
     from taut.kernels._load import _native
