@@ -67,9 +67,11 @@ inline void append(const Candidates& from, std::int64_t i, Entries& out) {
     ++out.count;
 }
 
-void collect_loop(const Candidates& from, std::int64_t begin, std::int64_t end, std::uint32_t least, Entries& out) {
+inline bool contains(Band band, float value) { return magnitude(value) - band.least < band.span; }
+
+void collect_loop(const Candidates& from, std::int64_t begin, std::int64_t end, Band band, Entries& out) {
     for (std::int64_t i = begin; i < end; ++i) {
-        if (magnitude(from.values[i]) >= least) append(from, i, out);
+        if (contains(band, from.values[i])) append(from, i, out);
     }
 }
 

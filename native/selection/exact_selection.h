@@ -1,10 +1,11 @@
-// The exact cut of a selection by rank. A histogram of the top 16 bits of magnitudes gives the bin of the k-th largest, one
-// of the lower 15 bits within this bin its value, and how many equal ones are taken.
+// The exact cut of a selection by rank, the bits of the k-th largest magnitude, and how many equal ones are taken. Short
+// lists are copied and narrowed down; of longer ones a histogram of the top 16 bits gives the bin, one of the lower 15 bits
+// within this bin the value.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
-#include <functional>
+#include <limits>
 #include <numeric>
 #include <utility>
 #include <vector>
@@ -13,104 +14,104 @@
 #include "common/parallel.h"
 #include "selection/histogram.h"
 #include "selection/magnitude.h"
+#include "selection/rank.h"
 #include "selection/selection.h"
 
 namespace taut {
 
-// Takes the k largest of some runs, with one thread a run or several runs.
+inline std::int64_t total_size(const std::vector<Candidates>& runs) {
+    std::int64_t total = 0;
+    for (const Candidates& run : runs) total += run.size;
+    return total;
+}
+
+// Takes the k largest of some runs in the order of their indices, with one thread a run or several runs.
 class ExactSelection {
    public:
     ExactSelection(const SelectionKernels& kernels, std::vector<Candidates> runs, std::int64_t k, int threads)
-        : kernels_(kernels), runs_(std::move(runs)), k_(k), threads_(threads), last_run_(runs_.size()) {}
+        : kernels_(kernels), runs_(std::move(runs)), k_(k), threads_(threads) {}
 
     // Fewer than k entries are not 0, so that some zeros are taken too.
     void include_zeros(std::int64_t nonzero) {
         cut_ = 0;
-        find_last_tie(k_ - nonzero);
+        find_last_tie(runs_, k_ - nonzero);
     }
 
-    void find_cut() {
-        std::int64_t total = 0;
-        for (const Candidates& run : runs_) total += run.size;
-        total <= most_sorted ? find_cut_sorting(total) : find_cut_counting(total);
+    // All entries have at least these bits.
+    void find_cut(std::uint32_t least) { find_cut(runs_, at_least(least), k_); }
+
+    // The cut is that of the k-th largest of the entries in a band, which are given once more, in the same order.
+    void find_cut(const std::vector<Candidates>& among, Band band, std::int64_t k) {
+        const std::int64_t total = total_size(among);
+        const Rank rank = total <= most_listed ? rank_listing(among, total, band, k) : rank_counting(among, k);
+        cut_ = rank.bits;
+        if (rank.taken < rank.ties) find_last_tie(among, rank.taken);
     }
 
+    // One thread may write over the first run.
     void collect(std::int32_t* indices, float* values) {
         std::vector<std::int64_t> starts(runs_.size() + 1, 0);
-        if (runs_.size() > 1) {
-            for_each_run([&](std::size_t r) { starts[r + 1] = count(r); });
+        if (threads_ > 1) {
+            for_each_run(runs_, [&](std::size_t r) { starts[r + 1] = count(r); });
             for (std::size_t r = 0; r < runs_.size(); ++r) starts[r + 1] += starts[r];
-        } else {
-            starts.back() = k_;
         }
-        for_each_run([&](std::size_t r) {
-            Entries out{indices + starts[r], values + starts[r], starts[r + 1] - starts[r], 0};
+        for_each_run(runs_, [&](std::size_t r) {
+            const std::int64_t end = threads_ > 1 ? starts[r + 1] : k_;
+            Entries out{indices + starts[r], values + starts[r], end - starts[r], 0};
             const Candidates& run = runs_[r];
-            const std::int64_t split = ties_until(r);
-            kernels_.collect(part(run, 0, split), cut_, out);
-            kernels_.collect(part(run, split, run.size), cut_ + 1, out);
+            const std::int64_t split = ties_until(run);
+            kernels_.collect(part(run, 0, split), at_least(cut_), out);
+            kernels_.collect(part(run, split, run.size), at_least(cut_ + 1), out);
+            if (threads_ == 1) starts[r + 1] = starts[r] + out.count;
         });
     }
 
    private:
-    // Up to so many entries are sorted in place of being counted.
-    static constexpr std::int64_t most_sorted = 1 << 12;
-    // From so many entries on the copies of a histogram pay.
-    static constexpr std::int64_t least_copied = 1 << 20;
+    // Up to so many entries are listed in place of being counted.
+    static constexpr std::int64_t most_listed = 1 << 20;
     // Entries in which a tie is looked for at once.
     static constexpr std::int64_t chunk = 2048;
 
-    void find_cut_sorting(std::int64_t total) {
-        std::vector<std::uint32_t> bits;
-        bits.reserve(static_cast<std::size_t>(total));
-        for (const Candidates& run : runs_) {
-            for (std::int64_t i = 0; i < run.size; ++i) bits.push_back(magnitude_bits(run.values[i]));
-        }
-        const auto last = bits.begin() + (k_ - 1);
-        std::nth_element(bits.begin(), last, bits.end(), std::greater<>());
-        take_ties(*last, k_ - std::count_if(bits.begin(), last, [&](std::uint32_t other) { return other > *last; }),
-                  std::count(bits.begin(), bits.end(), *last));
+    static Rank rank_listing(const std::vector<Candidates>& among, std::int64_t total, Band band, std::int64_t k) {
+        static thread_local AlignedBuffer buffer;
+        auto* list = reinterpret_cast<std::uint32_t*>(buffer.reserve(static_cast<std::size_t>(total) * 4));
+        std::uint32_t* end = list;
+        for (const Candidates& run : among) end = std::transform(run.values, run.values + run.size, end, magnitude_bits);
+        return find_rank(list, total, band, k);
     }
 
-    void find_cut_counting(std::int64_t total) {
+    Rank rank_counting(const std::vector<Candidates>& among, std::int64_t k) const {
         static thread_local AlignedBuffer buffer;
-        const auto runs = static_cast<std::int64_t>(runs_.size());
-        const std::int64_t copies = total < least_copied ? 1 : histogram_copies;
-        const std::int64_t size = copies * magnitude_bins;
+        const auto runs = static_cast<std::int64_t>(among.size());
+        constexpr std::int64_t size = histogram_copies * magnitude_bins;
         auto* bins = reinterpret_cast<std::uint32_t*>(buffer.reserve(static_cast<std::size_t>(runs * size) * 4));
-        for_each_run([&](std::size_t r) {
+        for_each_run(among, [&](std::size_t r) {
             std::uint32_t* own = bins + static_cast<std::int64_t>(r) * size;
             std::fill_n(own, size, 0);
-            kernels_.histogram(runs_[r].values, runs_[r].size, bin_shift, copies == 1 ? 0 : magnitude_bins, own);
+            kernels_.histogram(among[r].values, among[r].size, bin_shift, magnitude_bins, own);
         });
         parallel(threads_, [&](int thread, int count) {
-            merge(bins, runs * copies, magnitude_bins, share(magnitude_bins, thread, count));
+            merge(bins, runs * histogram_copies, magnitude_bins, share(magnitude_bins, thread, count));
         });
-        const Place place = find_bin(bins, magnitude_bins, k_);
+        const Place place = find_bin(bins, magnitude_bins, k);
         const std::uint32_t inside = bins[place.bin];
         constexpr std::int64_t low_bins = 1 << bin_shift;
-        for_each_run([&](std::size_t r) {
+        for_each_run(among, [&](std::size_t r) {
             std::uint32_t* own = bins + static_cast<std::int64_t>(r) * low_bins;
             std::fill_n(own, low_bins, 0);
-            kernels_.refine(runs_[r].values, runs_[r].size, static_cast<std::uint32_t>(place.bin), own);
+            kernels_.refine(among[r].values, among[r].size, static_cast<std::uint32_t>(place.bin), own);
         });
         merge(bins, runs, low_bins, {0, low_bins});
         bins[0] = inside - std::accumulate(bins + 1, bins + low_bins, 0u);
-        const std::int64_t within = k_ - place.above;
+        const std::int64_t within = k - place.above;
         const Place low = find_bin(bins, low_bins, within);
-        take_ties(static_cast<std::uint32_t>(place.bin << bin_shift | low.bin), within - low.above, bins[low.bin]);
-    }
-
-    // Sets the cut, of whose `ties` entries so many are taken.
-    void take_ties(std::uint32_t cut, std::int64_t taken, std::int64_t ties) {
-        cut_ = cut;
-        if (taken < ties) find_last_tie(taken);
+        return {static_cast<std::uint32_t>(place.bin << bin_shift | low.bin), bins[low.bin], within - low.above};
     }
 
     template <class Body>
-    void for_each_run(const Body& body) {
+    void for_each_run(const std::vector<Candidates>& runs, const Body& body) const {
         parallel(threads_, [&](int thread, int count) {
-            for (auto r = static_cast<std::size_t>(thread); r < runs_.size(); r += static_cast<std::size_t>(count)) {
+            for (auto r = static_cast<std::size_t>(thread); r < runs.size(); r += static_cast<std::size_t>(count)) {
                 body(r);
             }
         });
@@ -121,22 +122,25 @@ class ExactSelection {
                 end - begin};
     }
 
+    static std::int64_t index(const Candidates& run, std::int64_t i) {
+        return run.indices == nullptr ? run.first + i : run.indices[i];
+    }
+
     std::int64_t count(std::size_t r) const {
         const Candidates& run = runs_[r];
-        const std::int64_t split = ties_until(r);
+        const std::int64_t split = ties_until(run);
         return kernels_.count(run.values, split, cut_) +
                kernels_.count(run.values + split, run.size - split, cut_ + 1);
     }
 
     // Entries of a run before this one are taken where they equal the cut, later ones only above it.
-    std::int64_t ties_until(std::size_t r) const {
-        return r < last_run_ ? runs_[r].size : r == last_run_ ? last_end_ : 0;
+    std::int64_t ties_until(const Candidates& run) const {
+        if (run.indices == nullptr) return std::clamp<std::int64_t>(last_tie_ + 1 - run.first, 0, run.size);
+        return std::upper_bound(run.indices, run.indices + run.size, last_tie_) - run.indices;
     }
 
-    // Sets the place behind the last tie that is taken.
-    void find_last_tie(std::int64_t wanted) {
-        for (std::size_t r = 0; r < runs_.size(); ++r) {
-            const Candidates& run = runs_[r];
+    void find_last_tie(const std::vector<Candidates>& among, std::int64_t wanted) {
+        for (const Candidates& run : among) {
             for (std::int64_t begin = 0; begin < run.size; begin += chunk) {
                 const std::int64_t size = std::min(chunk, run.size - begin);
                 const float* values = run.values + begin;
@@ -146,11 +150,8 @@ class ExactSelection {
                     continue;
                 }
                 std::int64_t i = 0;
-                for (; wanted > 0; ++i) {
-                    wanted -= kernels_.count(values + i, 1, cut_) - kernels_.count(values + i, 1, cut_ + 1);
-                }
-                last_run_ = r;
-                last_end_ = begin + i;
+                for (; wanted > 0; ++i) wanted -= magnitude_bits(values[i]) == cut_ ? 1 : 0;
+                last_tie_ = index(run, begin + i - 1);
                 return;
             }
         }
@@ -161,8 +162,7 @@ class ExactSelection {
     const std::int64_t k_;
     const int threads_;
     std::uint32_t cut_ = 0;  // bits of the k-th largest magnitude
-    std::size_t last_run_;  // the number of runs where every tie is taken
-    std::int64_t last_end_ = 0;
+    std::int64_t last_tie_ = std::numeric_limits<std::int32_t>::max();  // index of the last entry that is taken at the cut
 };
 
 }  // namespace taut

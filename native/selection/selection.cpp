@@ -8,6 +8,7 @@
 #include <limits>
 #include <vector>
 
+#include "common/huge_pages.h"
 #include "common/parallel.h"
 #include "selection/magnitude.h"
 
@@ -76,6 +77,8 @@ std::int64_t select_above(float* x, std::int64_t size, double threshold, bool cl
                           std::int32_t* indices, float* values, int threads) {
     const SelectionKernels& kernels = selection_kernels();
     const std::uint32_t least = bits_above(threshold);
+    prefer_huge_pages(indices, static_cast<std::size_t>(capacity) * sizeof(std::int32_t));
+    prefer_huge_pages(values, static_cast<std::size_t>(capacity) * sizeof(float));
     threads = static_cast<int>(std::clamp<std::int64_t>(size / elements_per_thread, 1, threads));
     std::vector<std::int64_t> starts(static_cast<std::size_t>(threads) + 1, 0);
     if (threads > 1) {
@@ -95,7 +98,7 @@ std::int64_t select_above(float* x, std::int64_t size, double threshold, bool cl
             Entries out{indices + start, values + start, capacity - start, 0};
             // A later thread's entries begin where these end.
             if (t + 1 < threads) out.capacity = std::min(starts[t + 1], capacity) - start;
-            kernels.collect({x + range.begin, nullptr, range.begin, range.end - range.begin}, least, out);
+            kernels.collect({x + range.begin, nullptr, range.begin, range.end - range.begin}, at_least(least), out);
             if (t + 1 == threads) found = starts[t] + out.count;
             if (clear) {
                 const std::int64_t written = std::min(out.count, out.capacity);

@@ -40,6 +40,16 @@ struct Candidates {
     std::int64_t size;
 };
 
+// Magnitudes by their bits: `span` of them from `least` on.
+struct Band {
+    std::uint32_t least;
+    std::uint32_t span;
+};
+
+// All magnitudes of at least these bits; none from magnitude_end on.
+inline constexpr std::uint32_t magnitude_end = 0x80000000;
+inline constexpr Band at_least(std::uint32_t least) { return {least, magnitude_end - least}; }
+
 // Sums over one block; lane i % 16 takes element i.
 struct MomentLanes {
     double sum[moment_lanes];
@@ -61,8 +71,9 @@ struct SelectionKernels {
     void (*refine)(const float* x, std::int64_t size, std::uint32_t bin, std::uint32_t* counters);
     // How many magnitudes have at least these bits.
     std::int64_t (*count)(const float* x, std::int64_t size, std::uint32_t least);
-    // Appends those of at least these bits, in order.
-    void (*collect)(const Candidates& from, std::uint32_t least, Entries& out);
+    // Appends those within the band, in order. The entries that are appended may take the place of the candidates, as long
+    // as none overtakes them.
+    void (*collect)(const Candidates& from, Band band, Entries& out);
     // Sums of |x| - threshold, and of the logarithm of |x|, where |x| has at least these bits, which are not 0; of at most
     // moment_block elements.
     void (*moments)(const float* x, std::int64_t size, std::uint32_t least, double threshold, bool log,

@@ -35,22 +35,28 @@ inline void store(__m256i indices, __m256 values, unsigned mask, Entries& out) {
 }
 
 // Lanes of at least `least`, as a comparison with the bound below it: both are signed then, and it may be -1.
-inline __m256i at_least(__m256i bits, std::uint32_t least) {
+inline __m256i reaches(__m256i bits, std::uint32_t least) {
     return _mm256_cmpgt_epi32(bits, _mm256_set1_epi32(static_cast<int>(least - 1)));
 }
 
-// First the masks of 64 vectors, then only the vectors that hold any entry: a branch for each vector would be foretold
-// wrongly where some per cent are selected.
-void collect(const Candidates& from, std::uint32_t least, Entries& out) {
+// First the masks of 64 vectors, while the next ones are fetched; then only the vectors that hold any entry: a branch for
+// each vector would be foretold wrongly where some per cent are selected.
+void collect(const Candidates& from, Band band, Entries& out) {
     constexpr std::int64_t vectors = 64, step = lanes8 * vectors;
     const __m256i iota = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    // Signed comparisons of what is moved by 2^31 are unsigned ones.
+    const __m256i start = _mm256_set1_epi32(static_cast<int>(band.least ^ 0x80000000));
+    const __m256i span = _mm256_set1_epi32(static_cast<int>(band.span ^ 0x80000000));
     Entries local = out;
     std::int64_t i = 0;
     for (; i + step <= from.size; i += step) {
         std::uint8_t masks[vectors];
         std::uint64_t any = 0;
         for (int v = 0; v < vectors; ++v) {
-            const __m256i chosen = at_least(magnitudes(_mm256_loadu_ps(from.values + i + v * lanes8)), least);
+            const float* values = from.values + i + v * lanes8;
+            _mm_prefetch(reinterpret_cast<const char*>(values + 2 * step), _MM_HINT_T0);
+            const __m256i rest = _mm256_sub_epi32(magnitudes(_mm256_loadu_ps(values)), start);
+            const __m256i chosen = _mm256_cmpgt_epi32(span, rest);
             masks[v] = static_cast<std::uint8_t>(_mm256_movemask_ps(_mm256_castsi256_ps(chosen)));
             any |= static_cast<std::uint64_t>(masks[v] != 0) << v;
         }
@@ -58,7 +64,7 @@ void collect(const Candidates& from, std::uint32_t least, Entries& out) {
             const int v = std::countr_zero(any);
             const std::int64_t at = i + v * lanes8;
             if (local.count + lanes8 > local.capacity) {
-                collect_loop(from, at, at + lanes8, least, local);
+                collect_loop(from, at, at + lanes8, band, local);
                 continue;
             }
             const __m256i indices =
@@ -68,7 +74,7 @@ void collect(const Candidates& from, std::uint32_t least, Entries& out) {
             store(indices, _mm256_loadu_ps(from.values + at), masks[v], local);
         }
     }
-    collect_loop(from, i, from.size, least, local);
+    collect_loop(from, i, from.size, band, local);
     out = local;
 }
 
@@ -103,7 +109,7 @@ void sum(const float* x, std::int64_t size, std::uint32_t least, double threshol
         __m256i above[2];
         for (int half = 0; half < 2; ++half) {
             const __m256i bits = magnitudes(_mm256_loadu_ps(run + half * lanes8));
-            above[half] = at_least(bits, least);
+            above[half] = reaches(bits, least);
             largest = _mm256_max_epi32(largest, _mm256_and_si256(bits, above[half]));
             const int mask = _mm256_movemask_ps(_mm256_castsi256_ps(above[half]));
             lanes.count += __builtin_popcount(static_cast<unsigned>(mask));

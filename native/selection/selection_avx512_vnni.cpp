@@ -9,43 +9,126 @@ inline __m512i magnitudes(__m512 values) {
     return _mm512_and_si512(_mm512_castps_si512(values), _mm512_set1_epi32(static_cast<int>(magnitude_mask)));
 }
 
-// Packs in registers and stores whole vectors: packing into memory is slow on some processors.
-inline void store(__m512i indices, __m512 values, __mmask16 mask, Entries& out) {
-    _mm512_storeu_si512(out.indices + out.count, _mm512_maskz_compress_epi32(mask, indices));
-    _mm512_storeu_ps(out.values + out.count, _mm512_maskz_compress_ps(mask, values));
-    out.count += __builtin_popcount(mask);
+constexpr std::int64_t lanes16 = 16, vectors = 64, step = lanes16 * vectors;
+
+// Candidates in vectors; has_indices: they bring their indices along.
+template <bool has_indices>
+class Source {
+   public:
+    explicit Source(const Candidates& from) : from_(from) {}
+
+    __m512 values(std::int64_t at) const { return _mm512_loadu_ps(from_.values + at); }
+
+    __m512i indices(std::int64_t at) const {
+        if constexpr (has_indices) return _mm512_loadu_si512(from_.indices + at);
+        const __m512i iota = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+        return _mm512_add_epi32(iota, _mm512_set1_epi32(static_cast<int>(from_.first + at)));
+    }
+
+    // Reading ahead of the processor, which would stop while results are stored.
+    void fetch(std::int64_t at) const { _mm_prefetch(reinterpret_cast<const char*>(from_.values + at), _MM_HINT_T0); }
+
+   private:
+    const Candidates from_;
+};
+
+// Lanes within a band.
+class Choice {
+   public:
+    explicit Choice(Band band)
+        : least_(_mm512_set1_epi32(static_cast<int>(band.least))),
+          span_(_mm512_set1_epi32(static_cast<int>(band.span))) {}
+
+    __mmask16 operator()(__m512 values) const {
+        return _mm512_cmplt_epu32_mask(_mm512_sub_epi32(magnitudes(values), least_), span_);
+    }
+
+   private:
+    __m512i least_, span_;
+};
+
+// Packs in registers and stores vectors, whole ones or halves where these do: packing into memory is slow on some
+// processors.
+template <bool halves, bool has_indices>
+inline void store(const Source<has_indices>& source, std::int64_t at, __mmask16 mask, Entries& out) {
+    const __m512 values = _mm512_maskz_compress_ps(mask, source.values(at));
+    const __m512i indices = _mm512_maskz_compress_epi32(mask, source.indices(at));
+    const int count = __builtin_popcount(mask);
+    if (halves && count <= 8) {
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out.indices + out.count), _mm512_castsi512_si256(indices));
+        _mm256_storeu_ps(out.values + out.count, _mm512_castps512_ps256(values));
+    } else {
+        _mm512_storeu_si512(out.indices + out.count, indices);
+        _mm512_storeu_ps(out.values + out.count, values);
+    }
+    out.count += count;
 }
 
-// First the masks of 64 vectors, then only the vectors that hold any entry: a branch for each vector would be foretold
-// wrongly where some per cent are selected.
-void collect(const Candidates& from, std::uint32_t least, Entries& out) {
-    constexpr std::int64_t lanes = 16, vectors = 64, step = lanes * vectors;
-    const __m512i bound = _mm512_set1_epi32(static_cast<int>(least));
-    const __m512i iota = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    Entries local = out;
-    std::int64_t i = 0;
-    for (; i + step <= from.size; i += step) {
-        __mmask16 masks[vectors];
-        std::uint64_t any = 0;
-        for (int v = 0; v < vectors; ++v) {
-            masks[v] = _mm512_cmpge_epu32_mask(magnitudes(_mm512_loadu_ps(from.values + i + v * lanes)), bound);
-            any |= static_cast<std::uint64_t>(masks[v] != 0) << v;
-        }
-        for (; any != 0; any &= any - 1) {
-            const int v = std::countr_zero(any);
-            const std::int64_t at = i + v * lanes;
-            if (local.count + lanes > local.capacity) {
-                collect_loop(from, at, at + lanes, least, local);
-                continue;
-            }
-            const __m512i indices = from.indices != nullptr
-                                        ? _mm512_loadu_si512(from.indices + at)
-                                        : _mm512_add_epi32(iota, _mm512_set1_epi32(static_cast<int>(from.first + at)));
-            store(indices, _mm512_loadu_ps(from.values + at), masks[v], local);
+// One step where few are in the band: first the masks, then only the vectors that hold any, since a branch for each vector
+// would be foretold wrongly.
+template <bool has_indices>
+void collect_few(const Candidates& from, std::int64_t begin, Band band, Entries& out) {
+    const Source<has_indices> source(from);
+    const Choice chosen(band);
+    alignas(64) __mmask16 masks[vectors];
+    for (int v = 0; v < vectors; ++v) {
+        const std::int64_t at = begin + v * lanes16;
+        source.fetch(at + 2 * step);
+        masks[v] = chosen(source.values(at));
+    }
+    const __m512i low = _mm512_load_si512(masks), high = _mm512_load_si512(masks + vectors / 2);
+    std::uint64_t any = _mm512_test_epi16_mask(low, low) |
+                        static_cast<std::uint64_t>(_mm512_test_epi16_mask(high, high)) << (vectors / 2);
+    for (; any != 0; any &= any - 1) {
+        const int v = std::countr_zero(any);
+        const std::int64_t at = begin + v * lanes16;
+        if (out.count + lanes16 <= out.capacity) {
+            store<false>(source, at, masks[v], out);
+        } else {
+            collect_loop(from, at, at + lanes16, band, out);
         }
     }
-    collect_loop(from, i, from.size, least, local);
-    out = local;
+}
+
+// One step for which there is room: no branch at all, or where halves do one that is foretold.
+template <bool halves, bool has_indices>
+void collect_many(const Candidates& from, std::int64_t begin, Band band, Entries& out) {
+    const Source<has_indices> source(from);
+    const Choice chosen(band);
+    Entries local = out;  // in registers
+    for (std::int64_t at = begin; at < begin + step; at += lanes16) {
+        source.fetch(at + 2 * step);
+        store<halves>(source, at, chosen(source.values(at)), local);
+    }
+    out.count = local.count;
+}
+
+// How a step is done follows from how many entries the one before it held.
+template <bool has_indices>
+void collect_from(const Candidates& from, Band band, Entries& out) {
+    constexpr std::int64_t many = 48, most_halves = 256;
+    std::int64_t i = 0, last = 0;
+    for (; i + step <= from.size; i += step) {
+        const std::int64_t before = out.count;
+        if (last < many || out.count + step > out.capacity) {
+            collect_few<has_indices>(from, i, band, out);
+        } else if (last <= most_halves) {
+            collect_many<true, has_indices>(from, i, band, out);
+        } else {
+            collect_many<false, has_indices>(from, i, band, out);
+        }
+        last = out.count - before;
+    }
+    const Source<has_indices> source(from);
+    const Choice chosen(band);
+    for (; i + lanes16 <= from.size && out.count + lanes16 <= out.capacity; i += lanes16) {
+        if (const __mmask16 mask = chosen(source.values(i))) store<false>(source, i, mask, out);
+    }
+    collect_loop(from, i, from.size, band, out);
+}
+
+void collect(const Candidates& from, Band band, Entries& out) {
+    from.indices != nullptr ? collect_from<true>(from, band, out) : collect_from<false>(from, band, out);
 }
 
 struct Pair {

@@ -3,7 +3,7 @@
 namespace taut {
 namespace {
 
-void collect(const Candidates& from, std::uint32_t least, Entries& out) { collect_loop(from, 0, from.size, least, out); }
+void collect(const Candidates& from, Band band, Entries& out) { collect_loop(from, 0, from.size, band, out); }
 
 template <bool log>
 void sum(const float* x, std::int64_t size, std::uint32_t least, double threshold, MomentLanes& lanes) {

@@ -46,6 +46,30 @@ def test_a_sample_that_misleads_costs_time_only(isa: str) -> None:
         assert torch.equal(indices, reference_top_k(x, k)[0])
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_clusters_mislead_a_sample(seed: int) -> None:
+    # A sampled run meets a whole cluster or none, so that some of these tensors miss a bound on either side.
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(150_000, generator=generator)
+    for start in torch.randint(0, x.numel() - 128, (128,), generator=generator).tolist():
+        x[start : start + 128] *= 50
+    indices, values = top_k(x, 16_000)
+    expected = reference_top_k(x, 16_000)
+    assert torch.equal(indices, expected[0])
+    assert same_bits(values, expected[1])
+
+
+@pytest.mark.parametrize("kind", ["normal", "ties", "wide"])
+@pytest.mark.parametrize("share", [0.07, 0.3])
+def test_results_begin_as_candidates_where_many_are_selected(kind: str, share: float, isa: str) -> None:
+    x = gradient(kind, 400_011)
+    k = int(share * x.numel())
+    indices, values = top_k(x, k)
+    expected = reference_top_k(x, k)
+    assert torch.equal(indices, expected[0])
+    assert same_bits(values, expected[1])
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("k", [1, 1000, 100_000])
 def test_threads_do_not_change_what_is_selected(kind: str, k: int, two_threads: None) -> None:
@@ -145,6 +169,14 @@ def test_too_many_above_the_threshold_stay_in_the_residual(kind: str, capacity: 
     assert torch.equal(indices, expected[:capacity])
     x[indices] = values
     assert same_bits(x, before)
+
+
+def test_results_of_many_megabytes() -> None:
+    x = torch.ones(8_400_000)
+    x[5] = 0
+    expected = torch.arange(x.numel(), dtype=torch.int32)[x > 0]
+    assert torch.equal(select_above(x, 0.5, x.numel(), clear=False)[0], expected)
+    assert torch.equal(top_k(x, x.numel() - 1)[0], expected)
 
 
 def test_nothing_is_written_behind_the_capacity(isa: str) -> None:
