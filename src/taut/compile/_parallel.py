@@ -281,8 +281,6 @@ def _tasks(schedule: Schedule, number_of: Mapping[Item, int], needed: Sequence[s
 def _arranged(
     block: Block, tasks: Sequence[_Task], needed: Sequence[set[int]]
 ) -> tuple[Block, list[Region], list[int]]:
-    block: Block, tasks: Sequence[_Task], needed: Sequence[set[int]]
-) -> tuple[Block, list[Region], list[int]]:
     """The block with its steps in an order that the schedule allows, its regions, and for each step what is done."""
     order, earlier = _ordered(block, tasks, needed)
     starts = [0, *itertools.accumulate(len(task.steps) for task in order)]
