@@ -32,10 +32,10 @@ def grouped(queues: Sequence[Sequence[int]], needed: Sequence[Set[int]]) -> list
         groups: list[tuple[int, ...]] = []
         known: set[int] = set()
         for step in queue:
-            last: tuple[int, ...] = groups[-1] if groups else ()
+            last = groups[-1] if groups else ()
             # What stands behind a step that needs it stays apart, to be refused as such.
             follows = all(step not in needed[other] for other in last)
-            if 0 < len(last) < _LONGEST and foreign[step] <= known and last[-1] not in awaited and follows:
+            if last and len(last) < _LONGEST and foreign[step] <= known and last[-1] not in awaited and follows:
                 groups[-1] += (step,)
             else:
                 groups.append((step,))
