@@ -36,8 +36,8 @@ class CandidateTime:
     """A program that was measured.
 
     Attributes:
-        name: "sequential", "stages", "list", "split", "intra", "shortest" or "moldable", with "merged " before it
-            where convolutions were merged.
+        name: "sequential", "stages", "greedy", "list", "split", "intra", "shortest" or "moldable", with "merged "
+            before it where convolutions were merged.
         predicted_seconds: of a call.
         measured_seconds: of a call, the least of several means taken in turns with the other candidates.
     """
@@ -86,7 +86,7 @@ class ScheduleReport:
     """How a program was scheduled.
 
     Attributes:
-        workers: threads.
+        workers: threads, or most streams at a time.
         kept: the name of the candidate that was kept.
         staged: the name of the candidate that consists of the best stages.
         seconds: of a call of it.
@@ -103,6 +103,8 @@ class ScheduleReport:
         search_seconds: that the search took.
         complete: whether no stage that could have been cheaper was left out for want of time.
         timelines: when steps ran, by candidate; of the kept one and the stages.
+        lane: what a worker is, "worker" or "stream".
+        device: where it ran.
     """
 
     workers: int
@@ -122,6 +124,8 @@ class ScheduleReport:
     search_seconds: float
     complete: bool
     timelines: Mapping[str, tuple[TimelineSpan, ...]] = dataclasses.field(default_factory=dict)
+    lane: str = "worker"
+    device: str = "cpu"
 
     @property
     def bound(self) -> float:
@@ -198,7 +202,8 @@ def _report(document: Any) -> ScheduleReport:
         given[name] = _seconds(document[name])
     for name in ("workers", "operators", "states", "transitions", "requests", "measured"):
         given[name] = int(document[name])
-    given["kept"], given["staged"] = _text(document["kept"]), _text(document["staged"])
+    for name in ("kept", "staged", "lane", "device"):
+        given[name] = _text(document[name])
     given["complete"] = bool(document["complete"])
     if not all(one.measured_seconds > 0 for one in given["candidates"]):
         raise ValueError("candidates")

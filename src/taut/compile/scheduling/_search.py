@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,8 +54,43 @@ class StagePlan:
         return Stages(tuple(stage for made in self.code for stage in made), workers)
 
 
-class StageOracle:
+class MeasuringOracle(Protocol):
     """Costs of stages over operators: measured where they are known, else an estimate.
+
+    Attributes:
+        known: seconds of stages that were measured.
+    """
+
+    known: dict[Stage, float]
+
+    @property
+    def strategies(self) -> tuple[Strategy, ...]:
+        """Those to consider."""
+        ...
+
+    def code(self, stage: Stage) -> tuple[Groups, ...]:
+        """What a stage is in the program."""
+        ...
+
+    def plain(self, stage: Stage) -> Stage:
+        """The stage under the name of what it does."""
+        ...
+
+    def measure(self, stage: Stage) -> float:
+        """Seconds of a stage, measured when it is first asked for."""
+        ...
+
+    def cost(self, stage: Stage) -> float | None:
+        """Seconds of a stage that was measured."""
+        ...
+
+    def estimate(self, stage: Stage) -> float:
+        """What a stage would take if its operators took as long as alone."""
+        ...
+
+
+class StageOracle:
+    """Costs of the stages of a program for workers.
 
     Args:
         operators: what stages consist of.
@@ -85,9 +121,9 @@ class StageOracle:
         self.known: dict[Stage, float] = {} if known is None else known
 
     @property
-    def merges(self) -> bool:
-        """Whether there are prices of merged stages."""
-        return bool(self._merged)
+    def strategies(self) -> tuple[Strategy, ...]:
+        """Those to consider: merging where there are prices of it."""
+        return _WITH_MERGING if self._merged else _STRATEGIES
 
     def code(self, stage: Stage) -> tuple[Groups, ...]:
         """What a stage is in the program."""
@@ -130,20 +166,21 @@ class StageOracle:
             loads[position % len(loads)] += float(self._alone[list(group)].sum())
         return max(loads)
 
-    def believed(self, share: float) -> Oracle:
-        """An oracle that takes `share` of its estimate for what was not measured."""
 
-        def believe(stage: Stage) -> float:
-            stage = self.plain(stage)
-            known = self.cost(stage)
-            return share * self.estimate(stage) if known is None else known
+def _believed(oracle: MeasuringOracle, share: float) -> Oracle:
+    """An oracle that takes `share` of its estimate for what was not measured."""
 
-        return lambda stages: np.array([believe(stage) for stage in stages])
+    def believe(stage: Stage) -> float:
+        stage = oracle.plain(stage)
+        known = oracle.cost(stage)
+        return share * oracle.estimate(stage) if known is None else known
+
+    return lambda stages: np.array([believe(stage) for stage in stages])
 
 
 def search_stages(
     operators: Operators,
-    oracle: StageOracle,
+    oracle: MeasuringOracle,
     workers: int,
     *,
     budget: float = math.inf,
@@ -168,7 +205,6 @@ def search_stages(
     stages: list[Stage] = []
     states = transitions = requests = 0
     complete = True
-    strategies = _WITH_MERGING if oracle.merges else _STRATEGIES
     for numbers in operators.segments:
         graph = operators.graph.part(numbers)
         size = _part_size(graph, workers)
@@ -177,9 +213,9 @@ def search_stages(
 
             def ask(batch: StageBatch, share: float = share, numbers: tuple[int, ...] = numbers) -> NDArray[np.float64]:
                 named = StageBatch([_renumbered(stage, numbers) for stage in batch], len(operators.graph))
-                return np.asarray(oracle.believed(share)(named))
+                return np.asarray(_believed(oracle, share)(named))
 
-            found = search(graph, ask, R, workers, strategies, max_part_size=size)
+            found = search(graph, ask, R, workers, oracle.strategies, max_part_size=size)
             chosen = [oracle.plain(_renumbered(stage, numbers)) for stage in found.stages]
             unknown = [stage for stage in chosen if oracle.cost(stage) is None]
             late = time.perf_counter() - began > budget
