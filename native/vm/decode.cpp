@@ -36,6 +36,7 @@ class Reader {
         opcode_ = -1;
         opcode_ = next(opcode_count, "operation");
         Instruction made{static_cast<Opcode>(opcode_)};
+        made.number = static_cast<std::uint32_t>(pc);
         switch (made.opcode) {
             case Opcode::shape: read_shape(made); break;
             case Opcode::arena: made.a = slot(); break;
@@ -255,7 +256,7 @@ class Reader {
             region.workers = std::max(region.workers, worker + 1);
             for (const std::uint32_t end = at + length; at < end; ++at) check_member(at);
         }
-        region.end = at;
+        region.size = at - static_cast<std::uint32_t>(pc_ + 1);
         made.region = &region;
     }
     // Members only read registers, so that they may run in any order that the tasks allow.
@@ -347,6 +348,7 @@ void decode_functions(const std::vector<RawFunction>& functions, Program& progra
         const Opcode last = made.instructions.back().opcode;
         if (last != Opcode::return_ && last != Opcode::jump) reader.refuse("is the last", "RETURN or JUMP");
     }
+    program.repeat = find_repeat(program);
 }
 
 }  // namespace taut::vm

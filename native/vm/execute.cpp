@@ -73,7 +73,7 @@ bool Machine::execute(Host& host, Error& error, Profile* profile) {
                 if (works) profile->spans.push_back({0, function, pc, started, time});
             }
             function = static_cast<std::uint32_t>(frame->function - program_.functions.data());
-            pc = static_cast<std::uint32_t>(instruction - frame->function->instructions.data());
+            pc = instruction->number;
             works = instruction->opcode == Opcode::kernel || instruction->opcode == Opcode::copy ||
                     instruction->opcode == Opcode::fallback;
             entry = &profile->entries[function][pc];
@@ -381,8 +381,7 @@ bool Machine::execute(Host& host, Error& error, Profile* profile) {
                     const Outcome outcome = run_region(*now_at.region, error, profile);
                     if (outcome == Outcome::failed) return false;
                     if (outcome == Outcome::done) {
-                        instruction = frame->function->instructions.data() + now_at.region->end;
-                        continue;
+                        instruction += now_at.region->size;
                     }
                 }
                 break;

@@ -1,5 +1,7 @@
 #include "vm/job.h"
 
+#include <algorithm>
+
 #include "vm/spin.h"
 
 namespace taut::vm {
@@ -35,13 +37,14 @@ void set_control_word(std::uint32_t word) {
 Job::Job(const Region& region, unsigned workers)
     : tasks_(region.tasks),
       queues_(workers),
-      cursors_(workers),
       places_(tasks_.size()),
       taken_(tasks_.size() / Line::size + workers),
       done_(tasks_.size() / Line::size + workers),
-      present_(new std::atomic<bool>[workers]),
-      clocks_(workers),
-      progress_(workers, std::vector<Progress>(workers)) {
+      seats_(workers) {
+    for (Seat& seat : seats_) {
+        seat.cursors.resize(workers);
+        seat.progress.resize(workers);
+    }
     for (std::uint32_t task = 0; task < tasks_.size(); ++task) queues_[tasks_[task].worker % workers].push_back(task);
     std::uint32_t place = 0;
     for (const std::vector<std::uint32_t>& queue : queues_) {
@@ -51,9 +54,15 @@ Job::Job(const Region& region, unsigned workers)
 }
 
 void Job::start(const TaskRunner& runner) {
-    taken_.clear();
-    done_.clear();
-    for (std::size_t i = 0; i < queues_.size(); ++i) present_[i].store(false, std::memory_order_relaxed);
+    if (++number_ == 0) {
+        taken_.clear();
+        done_.clear();
+        for (Seat& seat : seats_) {
+            seat.ran.store(0, std::memory_order_relaxed);
+            seat.present.store(0, std::memory_order_relaxed);
+        }
+        number_ = 1;
+    }
     failed_.store(none, std::memory_order_relaxed);
     contended_.store(false, std::memory_order_relaxed);
     control_word_ = control_word();
@@ -64,16 +73,16 @@ bool Job::claim(std::uint32_t task) {
     for (const std::uint32_t other : tasks_[task].before) {
         if (!done(other)) return false;
     }
-    return taken_[places_[task]].exchange(1, std::memory_order_relaxed) == 0;
+    return taken_[places_[task]].exchange(number_, std::memory_order_relaxed) != number_;
 }
 
-bool Job::finished(unsigned worker) {
-    for (std::size_t other = 0; other < queues_.size(); ++other) {
-        std::uint32_t& next = cursors_[worker][other].done;
-        while (next < queues_[other].size() && done(queues_[other][next])) ++next;
-        if (next < queues_[other].size()) return false;
+bool Job::finished() const {
+    std::uint64_t ran = 0;
+    for (const Seat& seat : seats_) {
+        const std::uint64_t own = seat.ran.load(std::memory_order_acquire);
+        if (own >> 32 == number_) ran += own & UINT32_MAX;
     }
-    return true;
+    return ran == tasks_.size();
 }
 
 void Job::run(std::uint32_t task, unsigned worker) {
@@ -88,15 +97,17 @@ void Job::run(std::uint32_t task, unsigned worker) {
             }
         }
     }
-    done_[places_[task]].store(1, std::memory_order_release);
+    done_[places_[task]].store(number_, std::memory_order_release);
+    std::atomic<std::uint64_t>& ran = seats_[worker].ran;
+    ran.store(ran.load(std::memory_order_relaxed) + 1, std::memory_order_release);
 }
 
 bool Job::take_over(unsigned worker, std::int64_t waited) {
     for (std::size_t other = 0; other < queues_.size(); ++other) {
         if (other == worker) continue;
-        const std::int64_t limit = present_[other].load(std::memory_order_relaxed) ? patience : patience_with_absent;
+        const std::int64_t limit = present(other) ? patience : patience_with_absent;
         if (waited < limit) continue;
-        std::uint32_t& next = cursors_[worker][other].taken;
+        std::uint32_t& next = seats_[worker].cursors[other];
         while (next < queues_[other].size() && taken(queues_[other][next])) ++next;
         if (next < queues_[other].size() && claim(queues_[other][next])) {
             run(queues_[other][next], worker);
@@ -110,11 +121,11 @@ bool Job::take_over(unsigned worker, std::int64_t waited) {
 void Job::watch(unsigned worker, std::int64_t waited) {
     const std::int64_t time = now();
     for (std::size_t other = 0; other < queues_.size(); ++other) {
-        if (other == worker || !present_[other].load(std::memory_order_acquire)) continue;
-        Progress& last = progress_[worker][other];
+        if (other == worker || !present(other)) continue;
+        Progress& last = seats_[worker].progress[other];
         const bool first = last.time < time - waited;
         if (!first && time - last.time < between_looks) continue;
-        const std::int64_t ran = clocks_[other].nanoseconds();
+        const std::int64_t ran = seats_[other].clock.nanoseconds();
         if (!first && ran >= 0 && ran - last.ran < (time - last.time) / 2) {
             contended_.store(true, std::memory_order_relaxed);
         }
@@ -125,18 +136,20 @@ void Job::watch(unsigned worker, std::int64_t waited) {
 void Job::work(unsigned worker) {
     const std::uint32_t own_word = control_word();
     if (own_word != control_word_) set_control_word(control_word_);
-    clocks_[worker] = ThreadClock(pthread_self());
-    present_[worker].store(true, std::memory_order_release);
+    Seat& seat = seats_[worker];
+    seat.clock = ThreadClock(pthread_self());
+    seat.ran.store(std::uint64_t{number_} << 32, std::memory_order_relaxed);
+    seat.present.store(number_, std::memory_order_release);
+    std::fill(seat.cursors.begin(), seat.cursors.end(), 0);
     const std::vector<std::uint32_t>& queue = queues_[worker];
-    cursors_[worker].assign(queues_.size(), {});
-    std::uint32_t& next = cursors_[worker][worker].taken;
+    std::size_t next = 0;
     Wait wait;
     std::int64_t waited = 0;
     while (true) {
         while (next < queue.size() && taken(queue[next])) ++next;
         if (next < queue.size() && claim(queue[next])) {
             run(queue[next], worker);
-        } else if (next == queue.size() && finished(worker)) {
+        } else if (next == queue.size() && finished()) {
             break;
         } else if (!take_over(worker, waited)) {
             const std::int64_t before = waited;

@@ -44,14 +44,15 @@ class Job {
     bool succeeded(Error& error);
 
    private:
-    // Flags of tasks, those of one queue together: only their owner writes them, as long as it comes.
+    // Flags of tasks, those of one queue together: only their owner writes them, as long as it comes. One is set when it
+    // holds the number of the run, so that a run begins without writing to lines that other cores have.
     struct alignas(64) Line {
         static constexpr std::uint32_t size = 16;
         std::atomic<std::uint32_t> flags[size];
     };
     class Flags {
        public:
-        explicit Flags(std::size_t lines) : lines_(new Line[lines]), count_(lines) {}
+        explicit Flags(std::size_t lines) : lines_(new Line[lines]), count_(lines) { clear(); }
         std::atomic<std::uint32_t>& operator[](std::uint32_t place) const {
             return lines_[place / Line::size].flags[place % Line::size];
         }
@@ -63,39 +64,41 @@ class Job {
         std::unique_ptr<Line[]> lines_;
         std::size_t count_;
     };
-
-    ~Job() = default;
-    bool claim(std::uint32_t task);
-    bool taken(std::uint32_t task) const { return taken_[places_[task]].load(std::memory_order_relaxed) != 0; }
-    bool done(std::uint32_t task) const { return done_[places_[task]].load(std::memory_order_acquire) != 0; }
-    bool finished(unsigned worker);
-    void run(std::uint32_t task, unsigned worker);
-    bool take_over(unsigned worker, std::int64_t waited);
-    void watch(unsigned worker, std::int64_t waited);
-
     struct Progress {
         std::int64_t time;
         std::int64_t ran;
     };
-
-    // Where a participant is in a queue: tasks before are taken, or done.
-    struct Cursor {
-        std::uint32_t taken = 0;
-        std::uint32_t done = 0;
+    // What one participant writes and others read.
+    struct alignas(64) Seat {
+        std::atomic<std::uint64_t> ran{0};      // the number of the run, then how many tasks of it
+        std::atomic<std::uint32_t> present{0};  // as the flags
+        ThreadClock clock;                      // of who is present
+        std::vector<std::uint32_t> cursors;     // for each queue, how far its tasks are taken
+        std::vector<Progress> progress;         // of each other participant
     };
+
+    ~Job() = default;
+    bool claim(std::uint32_t task);
+    bool taken(std::uint32_t task) const { return taken_[places_[task]].load(std::memory_order_relaxed) == number_; }
+    bool done(std::uint32_t task) const { return done_[places_[task]].load(std::memory_order_acquire) == number_; }
+    bool present(std::size_t worker) const {
+        return seats_[worker].present.load(std::memory_order_acquire) == number_;
+    }
+    bool finished() const;
+    void run(std::uint32_t task, unsigned worker);
+    bool take_over(unsigned worker, std::int64_t waited);
+    void watch(unsigned worker, std::int64_t waited);
 
     static constexpr std::uint32_t none = std::numeric_limits<std::uint32_t>::max();
 
     // A copy of what the region says, which a late participant may outlive.
     const std::vector<Region::Task> tasks_;
     std::vector<std::vector<std::uint32_t>> queues_;
-    std::vector<std::vector<Cursor>> cursors_;  // for each participant, of each queue
-    std::vector<std::uint32_t> places_;         // of tasks in the flags
+    std::vector<std::uint32_t> places_;  // of tasks in the flags
     Flags taken_;
     Flags done_;
-    std::unique_ptr<std::atomic<bool>[]> present_;  // by worker
-    std::vector<ThreadClock> clocks_;               // of those present
-    std::vector<std::vector<Progress>> progress_;   // for each participant, of each other
+    std::vector<Seat> seats_;  // by worker
+    std::uint32_t number_ = 0;  // of the run
     std::uint32_t control_word_ = 0;
     const TaskRunner* runner_ = nullptr;
     std::mutex failure_;

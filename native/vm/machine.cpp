@@ -1,5 +1,6 @@
 #include "vm/machine.h"
 
+#include <algorithm>
 #include <cstring>
 #include <new>
 
@@ -45,6 +46,25 @@ void Machine::leave() {
     for (std::uint32_t i = 0; i < frame.function->registers; ++i) frame.registers[i].clear();
     memory_.release_to(frame.mark);
     frames_.pop_back();
+}
+
+bool Machine::same_sizes() const {
+    const Frame& frame = frames_.front();
+    return std::ranges::all_of(program_.repeat.sizes, [&](const Repeat::Size& size) {
+        const Register& given = inputs_[size.parameter];
+        if (size.dimension == Repeat::Size::whole) {
+            return given.kind == Kind::integer && given.integer == frame.slots[size.slot];
+        }
+        return given.kind == Kind::tensor && size.dimension < given.tensor.rank() &&
+               given.tensor.size(size.dimension) == frame.slots[size.slot];
+    });
+}
+
+void Machine::enter_again() {
+    Frame& frame = frames_.front();
+    frame.next = program_.repeat.instructions.data();
+    for (const std::uint32_t slot : program_.repeat.slots) frame.slots[slot] = 0;
+    if (limits_.poison && frame.arena != nullptr) std::memset(frame.arena, 0xff, frame.arena_bytes);
 }
 
 void Machine::clear() {
@@ -106,7 +126,7 @@ std::string Machine::check_message(std::uint32_t message, const Frame& frame) co
 
 void Machine::locate(Error& error, const Frame& frame, const Instruction& instruction) const {
     if (error.fault == Fault::guard || error.fault == Fault::host) return;
-    const auto pc = static_cast<std::size_t>(&instruction - frame.function->instructions.data());
+    const std::size_t pc = instruction.number;
     std::string where = frame.function->name + ", instruction " + std::to_string(pc) + " (" +
                         opcode_name(instruction.opcode) + ")";
     if (!frame.function->labels.empty() && !frame.function->labels[pc].empty()) {
@@ -121,8 +141,11 @@ bool Machine::run(Host& host, Error& error, Profile* profile) {
     budget_ = 0;
     next_poll_ = 0;
     bool done = false;
+    if (!frames_.empty() && !same_sizes()) leave();
     try {
-        if (enter(program_.functions[0], error)) {
+        const bool again = !frames_.empty();
+        if (again) enter_again();
+        if (again || enter(program_.functions[0], error)) {
             for (std::size_t i = 0; i < inputs_.size(); ++i) frames_[0].registers[i].share(inputs_[i]);
             done = profile != nullptr ? execute<true>(host, error, profile) : execute<false>(host, error, nullptr);
         }
@@ -130,7 +153,11 @@ bool Machine::run(Host& host, Error& error, Profile* profile) {
         // Of the bookkeeping: lists of frames and fields.
         out_of_memory(error);
     }
-    while (!frames_.empty()) leave();
+    if (done && !program_.repeat.instructions.empty()) {
+        for (const std::uint32_t reg : program_.repeat.registers) frames_.front().registers[reg].clear();
+    } else {
+        while (!frames_.empty()) leave();
+    }
     return done;
 }
 

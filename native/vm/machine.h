@@ -91,6 +91,10 @@ class Machine {
     bool run_stack(const Instruction& instruction, Register* registers, const std::int64_t* slots, Error& error) const;
     static bool stack_row(std::uint32_t position, const Value& node, Tensor& row, Error& error);
     bool enter(const Function& function, Error& error);
+    // Whether the arguments are as large as those of the last call, whose frame is still there.
+    bool same_sizes() const;
+    // Starts in that frame.
+    void enter_again();
     void leave();
     bool refill(Host& host, Error& error);
     bool out_of_memory(Error& error) const;
@@ -103,7 +107,7 @@ class Machine {
     const Limits limits_;
     BumpStack memory_;
     Levels levels_;
-    std::vector<Frame> frames_;
+    std::vector<Frame> frames_;  // after a call that may be repeated that of function 0
     std::vector<Register> inputs_;
     std::vector<Register> results_;
     std::vector<Job*> jobs_;  // by region, once it has run

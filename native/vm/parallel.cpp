@@ -3,8 +3,14 @@
 
 #include "vm/machine.h"
 #include "vm/pool.h"
+#include "vm/spin.h"
 
 namespace taut::vm {
+namespace {
+
+constexpr int turns_for_the_last = 100;
+
+}  // namespace
 
 class Machine::Members final : public TaskRunner {
    public:
@@ -48,6 +54,8 @@ Machine::Outcome Machine::run_region(const Region& region, Error& error, Profile
     Pool::Lease lease(workers);
     if (!lease) return Outcome::busy;
     Job*& job = jobs_[region.number];
+    // Who took part in the last run may be on its way out.
+    for (int turn = 0; turn < turns_for_the_last && job != nullptr && !job->alone(); ++turn) pause();
     if (job != nullptr && !job->alone()) {
         job->release();
         job = nullptr;

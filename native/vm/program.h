@@ -36,7 +36,7 @@ struct Region {
     };
     std::vector<Task> tasks;
     std::uint32_t workers = 1;
-    std::uint32_t end = 0;     // the instruction after the last task
+    std::uint32_t size = 0;    // instructions of all tasks
     std::uint32_t number = 0;  // in the program
 };
 
@@ -56,6 +56,7 @@ struct Instruction {
     std::uint32_t c = 0;
     std::uint32_t n = 0;
     std::uint32_t m = 0;
+    std::uint32_t number = 0;  // in the function
     std::int64_t value = 0;
     const std::uint32_t* list = nullptr;
     const ShapeStep* steps = nullptr;
@@ -105,8 +106,25 @@ struct Parameter {
     std::string expected;
 };
 
+// What a call of function 0 still has to do when the sizes of its arguments are those of the last call: sizes, views and
+// places in the arena are as they were.
+struct Repeat {
+    // A slot that holds a size of an argument, or all of an integer.
+    struct Size {
+        static constexpr std::uint8_t whole = 255;
+        std::uint32_t slot;
+        std::uint32_t parameter;
+        std::uint8_t dimension;
+    };
+    std::vector<Instruction> instructions;  // none where that would be all of them
+    std::vector<Size> sizes;
+    std::vector<std::uint32_t> registers;  // that hold something of one call only
+    std::vector<std::uint32_t> slots;      // likewise
+};
+
 struct Program {
     std::vector<Function> functions;
+    Repeat repeat;
     std::vector<Parameter> parameters;
     std::vector<Tensor> constants;  // borrowed; fixed once the program is loaded
     std::vector<Kernel> kernels;
@@ -134,6 +152,9 @@ struct LoadError : std::exception {
 
 // Verifies and decodes the functions of a program whose other parts are there; throws LoadError.
 void decode_functions(const std::vector<RawFunction>& functions, Program& program);
+
+// Looks through function 0.
+Repeat find_repeat(const Program& program);
 
 // The name of an instruction, e.g. "ALLOC".
 const char* opcode_name(Opcode opcode);

@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeAlias
 from taut.compile._block import Block, CopyStep, KernelStep, Region, Step, inputs_of, outputs_of
 from taut.compile._block import Task as EmittedTask
 from taut.compile._dependences import dependences, shared_elements
+from taut.compile._groups import grouped
 from taut.compile._memory import plan_memory
 from taut.compile._program import Lowered, assemble
 from taut.compile._split import split_step
@@ -100,7 +101,8 @@ def apply_schedule(lowered: Lowered, schedule: Schedule, function: int = 0) -> L
     _check_items(source, schedule)
     parts = {item.step: Split(item.parts, item.rows) for item in _items(schedule) if isinstance(item, Part)}
     split, number_of = _split(source, parts)
-    block, regions, before = _arranged(split, _tasks(schedule, number_of))
+    needed = dependences(split)
+    block, regions, before = _arranged(split, _tasks(schedule, number_of, needed), needed)
     blocks, plans = list(lowered.blocks), list(lowered.plans)
     blocks[function] = block
     plans[function] = plan_memory(block, lowered.hint, before)
@@ -263,7 +265,7 @@ class _Task:
     stage: int
 
 
-def _tasks(schedule: Schedule, number_of: Mapping[Item, int]) -> list[_Task]:
+def _tasks(schedule: Schedule, number_of: Mapping[Item, int], needed: Sequence[set[int]]) -> list[_Task]:
     """What workers take as a whole, in the order of each worker."""
     if isinstance(schedule, Stages):
         return [
@@ -272,12 +274,15 @@ def _tasks(schedule: Schedule, number_of: Mapping[Item, int]) -> list[_Task]:
             for group, items in enumerate(stage)
             if items
         ]
-    return [_Task(worker, (number_of[item],), -1) for worker, queue in enumerate(schedule.workers) for item in queue]
+    queues = grouped([[number_of[item] for item in queue] for queue in schedule.workers], needed)
+    return [_Task(worker, steps, -1) for worker, groups in enumerate(queues) for steps in groups]
 
 
-def _arranged(block: Block, tasks: Sequence[_Task]) -> tuple[Block, list[Region], list[int]]:
+def _arranged(
+    block: Block, tasks: Sequence[_Task], needed: Sequence[set[int]]
+) -> tuple[Block, list[Region], list[int]]:
     """The block with its steps in an order that the schedule allows, its regions, and for each step what is done."""
-    order, earlier = _ordered(block, tasks)
+    order, earlier = _ordered(block, tasks, needed)
     starts = [0, *itertools.accumulate(len(task.steps) for task in order)]
     done: list[int] = []  # for each task those that are done when it starts, as bits
     before: list[int] = []  # the same of steps
@@ -313,7 +318,7 @@ def _by_region(task: _Task, fixed: Sequence[int]) -> list[_Task]:
     return [dataclasses.replace(task, steps=tuple(steps)) for _, steps in pieces]
 
 
-def _ordered(block: Block, tasks: Sequence[_Task]) -> tuple[list[_Task], list[list[int]]]:
+def _ordered(block: Block, tasks: Sequence[_Task], needed: Sequence[set[int]]) -> tuple[list[_Task], list[list[int]]]:
     """The tasks, and the steps that stay in their places, in an order that the schedule allows.
 
     Returns:
@@ -322,7 +327,6 @@ def _ordered(block: Block, tasks: Sequence[_Task]) -> tuple[list[_Task], list[li
     Raises:
         GraphError: if the schedule contradicts the dependences.
     """
-    needed = dependences(block)
     fixed = sorted(set(range(len(block.steps))) - set(schedulable(block)))
     every = [piece for task in tasks for piece in _by_region(task, fixed)]
     every += [_Task(-1, (step,), -1) for step in fixed]

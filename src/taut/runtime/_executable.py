@@ -120,7 +120,10 @@ class Session:
         return self._native(*inputs)
 
     def profile(self, *inputs: Any) -> list[InstructionTime]:
-        """Run once and time each instruction; raises as a call does."""
+        """Run once and time each instruction that runs; raises as a call does.
+
+        After a call with the same sizes there is less to run: what follows from sizes alone is there already.
+        """
         return [InstructionTime(*entry) for entry in self._native.profile(*inputs)[0]]
 
     def timeline(self, *inputs: Any) -> list[Span]:
