@@ -25,6 +25,7 @@ from taut.compile.interop import search
 from taut.compile.scheduling import chrome_trace, merge_convolutions, mergeable, render_schedule, summary
 from taut.compile.scheduling._candidates import barrier_free, bound, predicted
 from taut.compile.scheduling._costs import StageCosts, split_stages
+from taut.compile.scheduling._kernels import Kernels
 from taut.compile.scheduling._operators import operators_of
 from taut.compile.scheduling._plan import Candidate, find_stages, measure_steps
 from taut.compile.scheduling._search import StageOracle, search_stages
@@ -309,6 +310,13 @@ def test_convolutions_that_differ_are_not_merged() -> None:
             merge_convolutions(graph, [chosen])
 
 
+@pytest.fixture(scope="module")
+def base(compiled: CompiledModel) -> StageCosts:
+    costs = StageCosts(compiled.lowered, 2, Kernels())
+    costs.generate()
+    return costs
+
+
 class MadeUpCosts(StageCosts):
     """Costs that depend on what a stage holds, not below what its estimate allows; it counts what it is asked."""
 
@@ -331,11 +339,13 @@ class MadeUpCosts(StageCosts):
 
 @given(st.integers(0, 1000))
 @settings(max_examples=15)
-def test_measuring_only_what_looks_best_finds_the_cheapest_stages(compiled: CompiledModel, seed: int) -> None:
+def test_measuring_only_what_looks_best_finds_the_cheapest_stages(
+    compiled: CompiledModel, base: StageCosts, seed: int
+) -> None:
     block = compiled.lowered.blocks[0]
     draw = random.Random(seed)
     durations = [draw.uniform(5e-6, 5e-5) for _ in block.steps]
-    costs = MadeUpCosts(BASE.setdefault("costs", StageCosts(compiled.lowered, 2)), durations)
+    costs = MadeUpCosts(base, durations)
     split = {step: durations[step] / 2 for step in costs.steps if costs.can_split(step)}
     operators = operators_of(block, durations)
     oracle = StageOracle(operators, costs, durations, split)
@@ -351,11 +361,9 @@ def test_measuring_only_what_looks_best_finds_the_cheapest_stages(compiled: Comp
     apply_schedule(compiled.lowered, plan.stages(2))
 
 
-BASE: dict[str, StageCosts] = {}
-
-
 def test_stages_are_measured_once_for_each_strategy(compiled: CompiledModel) -> None:
-    costs = StageCosts(compiled.lowered, 2)
+    costs = StageCosts(compiled.lowered, 2, Kernels())
+    costs.generate()
     first, second, *_ = (step for step in costs.steps if costs.can_split(step))
 
     def figures() -> list[float]:
@@ -368,9 +376,12 @@ def test_stages_are_measured_once_for_each_strategy(compiled: CompiledModel) -> 
 
 
 def test_a_search_without_time_still_gives_a_schedule(compiled: CompiledModel) -> None:
-    measured = measure_steps(compiled.lowered, 2, lambda _: None)
+    measured = measure_steps(compiled.lowered, (X,), 2, Kernels())
+    assert measured.estimated == set(measured.split)
     plan = find_stages(measured, 0.0, lambda _: None)
     assert not plan.complete
+    assert plan.measured == 0
+    assert all(plan.estimated)
     apply_schedule(compiled.lowered, plan.stages(2))
 
 

@@ -146,7 +146,7 @@ def _stages(report: ScheduleReport) -> Table:
     table.add_column("measured", justify="right", no_wrap=True)
     for number, stage in enumerate(report.stages, 1):
         groups = " [dim]|[/] ".join(", ".join(escape(one_line(name)) for name in group) for group in stage.groups)
-        times = duration(stage.predicted_seconds), duration(stage.measured_seconds)
+        times = "~" * stage.estimated + duration(stage.predicted_seconds), duration(stage.measured_seconds)
         table.add_row(str(number), stage.strategy, groups, *times)
     return table
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
-from taut.codegen import Built, Recipe
-from taut.compile._block import Block, CopyStep, KernelStep
+from taut.codegen import Recipe
+from taut.compile._block import Block, CopyStep, KernelStep, Step
 from taut.compile._dependences import accesses
-from taut.compile._measured_schedule import build_parts, session_of
 from taut.compile._parallel import Item, Part, Stages, apply_schedule, schedulable, threads_of
 from taut.compile._program import Lowered
 from taut.compile._split import can_split, split_step
-from taut.compile._undisturbed import TimedSession
 from taut.compile._views import Buffer, View
+from taut.compile.scheduling._kernels import Kernels
+from taut.compile.scheduling._undisturbed import TimedSession
 from taut.errors import ArgumentError
 
 Groups = tuple[tuple[Item, ...], ...]
@@ -38,19 +38,19 @@ class StageCosts:
     Args:
         lowered: a sequential program with static sizes.
         workers: threads.
-        built: the kernels that will be needed; by default those of all steps and their parts are built.
+        kernels: to take kernels from; those that a stage lacks are added.
 
     Attributes:
         workers: threads.
         steps: numbers of the steps that can be placed.
-        built: the kernels of the program and of its steps in parts.
+        kernels: of the program and of its steps in parts.
         measured: seconds by stages.
 
     Raises:
         ArgumentError: sizes are not static.
     """
 
-    def __init__(self, lowered: Lowered, workers: int = 2, built: Built | None = None) -> None:
+    def __init__(self, lowered: Lowered, workers: int, kernels: Kernels) -> None:
         if lowered.graph.symbols:
             raise ArgumentError(
                 "model",
@@ -61,14 +61,24 @@ class StageCosts:
         self._lowered = lowered
         self.workers = workers
         self.steps = schedulable(lowered.blocks[0])
-        self.built = build_parts(lowered, workers) if built is None else built
+        self.kernels = kernels
         self.measured: dict[tuple[Groups, ...], float] = {}
         constants = {id(tensor): tensor.nbytes for tensor in lowered.program.constants}
         self._resident = min(sum(constants.values()), _COLD_BYTES)
 
+    def generate(self) -> None:
+        """Generate the kernels of all steps and their parts, rather than each when it is needed."""
+        self.kernels.add(self._lowered.recipes())
+        self.kernels.add({key: recipe for step in self.steps for key, recipe in self._parts(step).items()})
+
     def can_split(self, step: int) -> bool:
         """Whether a step can run on all workers, and there are kernels for its parts."""
-        return can_split_built(self._lowered.blocks[0], step, self.workers, self.built)
+        return can_split(self._lowered.blocks[0].steps[step], self.workers) and self.kernels.has(self._parts(step))
+
+    def _parts(self, step: int) -> dict[str, Recipe]:
+        """The kernels of the parts of a step, by key; none where it cannot be split."""
+        one = self._lowered.blocks[0].steps[step]
+        return recipes_of(split_step(one, self.workers)) if can_split(one, self.workers) else {}
 
     def concurrent(self, groups: Sequence[Sequence[int]]) -> float:
         """Seconds of a stage whose groups run at the same time, each in order."""
@@ -93,7 +103,7 @@ class StageCosts:
     def _measure(self, stages: Sequence[Groups]) -> float:
         copies = self._copies(stages)
         lowered, schedule = _alone(self._lowered, stages, copies, self.workers)
-        session = session_of(apply_schedule(lowered, schedule), self.built)
+        session = self.kernels.session(apply_schedule(lowered, schedule))
         timed = TimedSession(session, (), threads_of(schedule))
         for _ in range(_MOST):
             timed.time()
@@ -133,15 +143,10 @@ def split_stages(steps: Sequence[int], parts: Mapping[int, int]) -> list[Groups]
     return made
 
 
-def can_split_built(block: Block, step: int, parts: int, built: Built) -> bool:
-    """Whether a step can be split and the kernels of its parts were built."""
-    if not can_split(block.steps[step], parts):
-        return False
-    pieces = split_step(block.steps[step], parts)
-    return all(
-        isinstance(piece, KernelStep) and (not isinstance(piece.kernel, Recipe) or piece.kernel.key in built.symbols)
-        for piece in pieces
-    )
+def recipes_of(steps: Iterable[Step]) -> dict[str, Recipe]:
+    """The kernels that steps need generated, by key."""
+    kernels = (step.kernel for step in steps if isinstance(step, KernelStep))
+    return {kernel.key: kernel for kernel in kernels if isinstance(kernel, Recipe)}
 
 
 def _step(item: Item) -> int:

@@ -76,6 +76,14 @@ def summary(report: ScheduleReport) -> list[str]:
         f"search: {report.operators} operators, {report.states:,} states, {report.transitions:,} transitions, "
         f"{report.measured:,} of {report.requests:,} stages measured in {report.search_seconds:.1f} s{left}"
     )
+    estimated = sum(stage.estimated for stage in report.stages)
+    if estimated or report.estimated_steps:
+        lines.append(
+            f"estimated for want of time: {estimated} of {len(report.stages)} stages (~), "
+            f"{report.estimated_steps} steps on all workers"
+        )
+    if report.untimed:
+        lines.append(f"not timed for want of time: {', '.join(report.untimed)}")
     return lines
 
 
@@ -168,7 +176,7 @@ def _stages(report: ScheduleReport) -> str:
         (
             " | ".join(", ".join(group) for group in one.groups),
             one.strategy,
-            _microseconds(one.predicted_seconds),
+            "~" * one.estimated + _microseconds(one.predicted_seconds),
             _microseconds(one.measured_seconds),
         )
         for one in report.stages

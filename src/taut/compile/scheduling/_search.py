@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -35,7 +35,8 @@ class StagePlan:
     """Stages that a search found.
 
     Attributes:
-        schedule: over operators, with what was measured of each stage.
+        schedule: over operators, with what each stage was measured to take, or else its estimate.
+        estimated: whether that is an estimate, for each stage.
         code: for each stage of the schedule the stages of the program that make it up.
         complete: whether every stage that could have been cheaper was measured.
         measured: how many stages were.
@@ -43,6 +44,7 @@ class StagePlan:
     """
 
     schedule: Schedule
+    estimated: tuple[bool, ...]
     code: tuple[tuple[Groups, ...], ...]
     complete: bool
     measured: int
@@ -107,11 +109,10 @@ class StageOracle:
 
     def measure(self, stage: Stage) -> float:
         """Seconds of a stage, measured when it is first asked for."""
-        if self.cost(stage) is None:
-            self.known[stage] = self._costs.stages(self.code(stage))
-        found = self.cost(stage)
-        assert found is not None
-        return found
+        known = self.cost(stage)
+        if known is None:
+            known = self.known[stage] = self._costs.stages(self.code(stage))
+        return known
 
     def cost(self, stage: Stage) -> float | None:
         """Seconds of a stage that was measured."""
@@ -159,48 +160,27 @@ def search_stages(
         operators: what to place.
         oracle: gives costs.
         workers: most groups of a stage.
-        budget: seconds; then the best schedule of what is known is taken.
+        budget: seconds; then the best schedule by what is known and by estimates is taken.
         progress: called with the number of stages measured.
 
     Source: Ding et al., "IOS: Inter-Operator Scheduler for CNN Acceleration" (MLSys 2021).
     """
     began = time.perf_counter()
+    end = began + budget
     stages: list[Stage] = []
     states = transitions = requests = 0
     complete = True
-    strategies = _WITH_MERGING if oracle.merges else _STRATEGIES
-    for numbers in operators.segments:
-        graph = operators.graph.part(numbers)
-        size = _part_size(graph, workers)
-        share = _HOPE
-        while True:
-
-            def ask(batch: StageBatch, share: float = share, numbers: tuple[int, ...] = numbers) -> NDArray[np.float64]:
-                named = StageBatch([_renumbered(stage, numbers) for stage in batch], len(operators.graph))
-                return np.asarray(oracle.believed(share)(named))
-
-            found = search(graph, ask, R, workers, strategies, max_part_size=size)
-            chosen = [oracle.plain(_renumbered(stage, numbers)) for stage in found.stages]
-            unknown = [stage for stage in chosen if oracle.cost(stage) is None]
-            late = time.perf_counter() - began > budget
-            if not unknown or (late and share == 1.0):
-                break
-            if late:
-                share, complete = 1.0, False
-                continue
-            for stage in unknown:
-                oracle.measure(stage)
-            if progress is not None:
-                progress(len(oracle.known))
-        stages += chosen
-        states, transitions, requests = (
-            states + found.states,
-            transitions + found.transitions,
-            requests + found.requests,
-        )
-    costs = tuple(oracle.measure(stage) for stage in stages)
+    for numbers in _parts(operators, workers):
+        found, certain = _search_part(operators, numbers, oracle, workers, end, progress)
+        complete &= certain
+        stages += found.stages
+        states, transitions = states + found.states, transitions + found.transitions
+        requests += found.requests
+    known = [oracle.cost(stage) for stage in stages]
+    costs = [oracle.estimate(stage) if cost is None else cost for stage, cost in zip(stages, known, strict=True)]
     return StagePlan(
-        Schedule(tuple(stages), costs, states, transitions, requests),
+        Schedule(tuple(stages), tuple(costs), states, transitions, requests),
+        tuple(cost is None for cost in known),
         tuple(oracle.code(stage) for stage in stages),
         complete,
         len(oracle.known),
@@ -208,8 +188,48 @@ def search_stages(
     )
 
 
+def _search_part(
+    operators: Operators,
+    numbers: tuple[int, ...],
+    oracle: StageOracle,
+    workers: int,
+    end: float,
+    progress: Callable[[int], None] | None,
+) -> tuple[Schedule, bool]:
+    """The cheapest stages of some of the operators, under the names of what they do, and whether that is certain."""
+    graph = operators.graph.part(numbers)
+    strategies = _WITH_MERGING if oracle.merges else _STRATEGIES
+    while True:
+        late = time.perf_counter() > end
+        believe = oracle.believed(1.0 if late else _HOPE)
+
+        def ask(batch: StageBatch, believe: Oracle = believe) -> NDArray[np.float64]:
+            named = StageBatch([_renumbered(stage, numbers) for stage in batch], len(operators.graph))
+            return np.asarray(believe(named))
+
+        found = search(graph, ask, R, workers, strategies, max_part_size=len(graph))
+        chosen = [oracle.plain(_renumbered(stage, numbers)) for stage in found.stages]
+        unknown = [stage for stage in chosen if oracle.cost(stage) is None]
+        if not unknown or late:
+            return dataclasses.replace(found, stages=tuple(chosen)), not late
+        for stage in unknown:
+            if time.perf_counter() > end:
+                break
+            oracle.measure(stage)
+            if progress is not None:
+                progress(len(oracle.known))
+
+
 def _renumbered(stage: Stage, numbers: Sequence[int]) -> Stage:
     return Stage(tuple(tuple(numbers[i] for i in group) for group in stage.groups), stage.strategy)
+
+
+def _parts(operators: Operators, workers: int) -> Iterator[tuple[int, ...]]:
+    """The operators in parts that can be searched in moments, one after the other."""
+    for segment in operators.segments:
+        graph = operators.graph.part(segment)
+        for numbers in partition(graph, _part_size(graph, workers)):
+            yield tuple(segment[number] for number in numbers)
 
 
 def _part_size(graph: OperatorGraph, workers: int) -> int:
