@@ -108,7 +108,7 @@ def test_the_summary_tells_bound_gap_verdict_and_error() -> None:
         "1.490x [1.450, ?]",
         "off by 3.7%",
         "5 of 6 stages",
-        "budget ended it",
+        "it ended before",
     ):
         assert words in text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
@@ -25,6 +26,8 @@ _COLD_BYTES = 32 << 20
 _MOST_COPIES = 8
 _FEWEST_COPIES = 3
 _FEWEST, _MOST = 4, 40
+_LONGEST = 0.3
+"""Seconds to look for blocks in which every thread has a core."""
 _AGREEMENT = 1.02
 
 
@@ -44,7 +47,7 @@ class StageCosts:
         workers: threads.
         steps: numbers of the steps that can be placed.
         kernels: of the program and of its steps in parts.
-        measured: seconds by stages.
+        measured: seconds by stages; None where no block had a core for every thread.
 
     Raises:
         ArgumentError: sizes are not static.
@@ -62,7 +65,7 @@ class StageCosts:
         self.workers = workers
         self.steps = schedulable(lowered.blocks[0])
         self.kernels = kernels
-        self.measured: dict[tuple[Groups, ...], float] = {}
+        self.measured: dict[tuple[Groups, ...], float | None] = {}
         constants = {id(tensor): tensor.nbytes for tensor in lowered.program.constants}
         self._resident = min(sum(constants.values()), _COLD_BYTES)
 
@@ -80,36 +83,47 @@ class StageCosts:
         one = self._lowered.blocks[0].steps[step]
         return recipes_of(split_step(one, self.workers)) if can_split(one, self.workers) else {}
 
-    def concurrent(self, groups: Sequence[Sequence[int]]) -> float:
-        """Seconds of a stage whose groups run at the same time, each in order."""
+    def concurrent(self, groups: Sequence[Sequence[int]]) -> float | None:
+        """Seconds of a stage whose groups run at the same time, each in order; None as for `stages`."""
         return self.stages([tuple(map(tuple, groups))])
 
-    def split(self, steps: Sequence[int], chosen: Sequence[int] | None = None) -> float:
-        """Seconds of steps one after the other, those chosen, or else all that can be split, on all workers."""
+    def split(self, steps: Sequence[int], chosen: Sequence[int] | None = None) -> float | None:
+        """Seconds of steps one after the other, those chosen, or else all that can be split, on all workers.
+
+        None as for `stages`.
+        """
         wanted = [step for step in steps if self.can_split(step)] if chosen is None else chosen
         return self.stages(split_stages(steps, dict.fromkeys(wanted, self.workers)))
 
     def sequential(self, steps: Sequence[int]) -> float:
         """Seconds of steps one after the other on one worker."""
-        return self.stages([(tuple(steps),)])
+        seconds = self.stages([(tuple(steps),)])
+        assert seconds is not None
+        return seconds
 
-    def stages(self, stages: Sequence[Groups]) -> float:
-        """Seconds of stages one after the other, with a barrier after each."""
+    def stages(self, stages: Sequence[Groups]) -> float | None:
+        """Seconds of stages one after the other, with a barrier after each.
+
+        None where other processes left no block in which every thread had a core; of one thread the least of all blocks
+        still tells something then.
+        """
         key = tuple(tuple(sorted(stage, key=str)) for stage in stages)
         if key not in self.measured:
             self.measured[key] = self._measure(stages)
         return self.measured[key]
 
-    def _measure(self, stages: Sequence[Groups]) -> float:
+    def _measure(self, stages: Sequence[Groups]) -> float | None:
         copies = self._copies(stages)
         lowered, schedule = _alone(self._lowered, stages, copies, self.workers)
         session = self.kernels.session(apply_schedule(lowered, schedule))
-        timed = TimedSession(session, (), threads_of(schedule))
+        threads = threads_of(schedule)
+        timed = TimedSession(session, (), threads)
+        end = time.perf_counter() + _LONGEST
         for _ in range(_MOST):
             timed.time()
-            if len(timed.undisturbed) >= _FEWEST and _agree(timed.undisturbed):
+            if (len(timed.undisturbed) >= _FEWEST and _agree(timed.undisturbed)) or time.perf_counter() > end:
                 break
-        return min(timed.times()) / copies
+        return min(timed.times()) / copies if timed.undisturbed or threads == 1 else None
 
     def _copies(self, stages: Sequence[Groups]) -> int:
         block = self._lowered.blocks[0]

@@ -57,6 +57,7 @@ class Measured:
         split: seconds of steps on all workers, where that may pay.
         estimated: those of these steps that were not measured so.
         known: seconds of the stages of operators that searches have measured.
+        assumed: stages that could not be measured, though a search wanted to.
     """
 
     lowered: Lowered
@@ -66,6 +67,7 @@ class Measured:
     split: dict[int, float]
     estimated: set[int]
     known: dict[Stage, float] = dataclasses.field(default_factory=dict)
+    assumed: set[Stage] = dataclasses.field(default_factory=set)
 
     def bound(self) -> tuple[float, float]:
         """Seconds of the critical path, and of the work shared evenly."""
@@ -124,7 +126,8 @@ def measure_split(
 
     Args:
         measured: what is known of the program.
-        seconds: to spend; the steps that are left are taken to gain what the others do.
+        seconds: to spend; the steps that are left, and those that other processes disturbed, are taken to gain what the
+            others do.
         progress: told the share that is done.
     """
     end = time.perf_counter() + seconds
@@ -134,10 +137,12 @@ def measure_split(
         if time.perf_counter() > end:
             break
         found = measured.costs.split([step])
+        progress((position + 1) / len(pending))
+        if found is None:
+            continue
         shares.append(found / measured.durations[step])
         measured.estimated.remove(step)
         measured.split[step] = found
-        progress((position + 1) / len(pending))
         if shares[-1] >= 1:
             del measured.split[step]
     for step in measured.estimated:
@@ -152,7 +157,15 @@ def find_stages(
     merged: Mapping[frozenset[int], float] = MappingProxyType({}),
 ) -> StagePlan:
     """The best stages of a program; `merged` has seconds of convolutions merged into one, by their operators."""
-    oracle = StageOracle(measured.operators, measured.costs, measured.durations, measured.split, merged, measured.known)
+    oracle = StageOracle(
+        measured.operators,
+        measured.costs,
+        measured.durations,
+        measured.split,
+        merged,
+        measured.known,
+        measured.assumed,
+    )
     return search_stages(measured.operators, oracle, measured.costs.workers, budget=budget, progress=progress)
 
 

@@ -94,7 +94,8 @@ class _Wide:
             return None
         costs = StageCosts(self.lowered, workers, kernels)
         alone = costs.sequential([self.step])
-        return min(alone, costs.split([self.step])) if alone >= LIGHT and costs.can_split(self.step) else alone
+        together = costs.split([self.step]) if alone >= LIGHT and costs.can_split(self.step) else None
+        return alone if together is None else min(alone, together)
 
 
 def _wide(graph: Graph, nodes: tuple[int, ...], workers: int, tiles: CostModel | None) -> _Wide:

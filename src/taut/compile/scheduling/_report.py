@@ -23,7 +23,7 @@ class StageTime:
         groups: for each group the modules that its steps come from, in order.
         predicted_seconds: measured on data of its own, before the program was made.
         measured_seconds: in the program, from the end of the stage before to its own end.
-        estimated: whether the prediction was not measured, for want of time, but added up from that of its steps.
+        estimated: whether the prediction was added up from that of its steps, for want of time or of cores to measure.
     """
 
     strategy: str
@@ -105,8 +105,8 @@ class ScheduleReport:
         requests: stages that could have been measured.
         measured: stages that were.
         search_seconds: that the search took.
-        estimated_steps: whose time on all workers was not measured, for want of time.
-        complete: whether no stage that could have been cheaper was left out for want of time.
+        estimated_steps: whose time on all workers was not measured, for want of time or of cores.
+        complete: whether no stage that could have been cheaper was left out for want of time or of cores.
         timelines: when steps ran, by candidate; of the kept one and the stages.
     """
 

@@ -77,6 +77,7 @@ class StageOracle:
         split: Mapping[int, float],
         merged: Mapping[frozenset[int], float] = MappingProxyType({}),
         known: dict[Stage, float] | None = None,
+        assumed: set[Stage] | None = None,
     ) -> None:
         self._operators = operators
         self._costs = costs
@@ -85,6 +86,7 @@ class StageOracle:
         self._alone = np.array([sum(durations[step] for step in own) for own in operators.steps])
         self._shared = np.array([sum(split.get(step, durations[step]) for step in own) for own in operators.steps])
         self.known: dict[Stage, float] = {} if known is None else known
+        self._assumed: set[Stage] = set() if assumed is None else assumed
 
     @property
     def merges(self) -> bool:
@@ -108,11 +110,19 @@ class StageOracle:
         return stage if merges or splits else Stage(stage.groups)
 
     def measure(self, stage: Stage) -> float:
-        """Seconds of a stage, measured when it is first asked for."""
+        """Seconds of a stage, measured when it is first asked for; an estimate where other processes disturb that."""
         known = self.cost(stage)
-        if known is None:
-            known = self.known[stage] = self._costs.stages(self.code(stage))
-        return known
+        if known is None and stage not in self._assumed:
+            known = self._costs.stages(self.code(stage))
+            if known is None:
+                self._assumed.add(stage)
+            else:
+                self.known[stage] = known
+        return self.estimate(stage) if known is None else known
+
+    def wanted(self, stage: Stage) -> bool:
+        """Whether a stage might be measured that is not."""
+        return self.cost(stage) is None and stage not in self._assumed
 
     def cost(self, stage: Stage) -> float | None:
         """Seconds of a stage that was measured."""
@@ -137,7 +147,9 @@ class StageOracle:
         def believe(stage: Stage) -> float:
             stage = self.plain(stage)
             known = self.cost(stage)
-            return share * self.estimate(stage) if known is None else known
+            if known is None:
+                return (1.0 if stage in self._assumed else share) * self.estimate(stage)
+            return known
 
         return lambda stages: np.array([believe(stage) for stage in stages])
 
@@ -182,7 +194,7 @@ def search_stages(
         Schedule(tuple(stages), tuple(costs), states, transitions, requests),
         tuple(cost is None for cost in known),
         tuple(oracle.code(stage) for stage in stages),
-        complete,
+        complete and None not in known,
         len(oracle.known),
         time.perf_counter() - began,
     )
@@ -209,7 +221,7 @@ def _search_part(
 
         found = search(graph, ask, R, workers, strategies, max_part_size=len(graph))
         chosen = [oracle.plain(_renumbered(stage, numbers)) for stage in found.stages]
-        unknown = [stage for stage in chosen if oracle.cost(stage) is None]
+        unknown = [stage for stage in chosen if oracle.wanted(stage)]
         if not unknown or late:
             return dataclasses.replace(found, stages=tuple(chosen)), not late
         for stage in unknown:
