@@ -176,10 +176,9 @@ def test_kernels_are_generated_once(compiled: CompiledModel, monkeypatch: pytest
 
     monkeypatch.setattr("taut.compile.scheduling._kernels.build", counted)
     kernels = Kernels()
-    for _ in range(2):
-        session = kernels.session(compiled.lowered)
+    sessions = [kernels.session(compiled.lowered) for _ in range(2)]
     assert asked == [len(compiled.lowered.recipes())]
-    assert torch.equal(session(X)[0], compiled(X))
+    assert all(torch.equal(session(X)[0], compiled(X)) for session in sessions)
     StageCosts(compiled.lowered, 2, kernels).generate()
     assert len(asked) == 2
     assert kernels.seconds > 0

@@ -361,6 +361,25 @@ def test_measuring_only_what_looks_best_finds_the_cheapest_stages(
     apply_schedule(compiled.lowered, plan.stages(2))
 
 
+@given(st.integers(0, 1000))
+@settings(max_examples=10)
+def test_the_stages_of_a_larger_batch_are_no_better_than_those_of_a_small_one(
+    compiled: CompiledModel, base: StageCosts, seed: int
+) -> None:
+    """Their costs are the same but for the factor, so that only what is searched can differ."""
+    block = compiled.lowered.blocks[0]
+    draw = random.Random(seed)
+    small = [draw.uniform(1e-6, 4e-6) for _ in block.steps]
+    costs = MadeUpCosts(base, small)
+    split = {step: small[step] / 2 for step in costs.steps if costs.can_split(step)}
+    plans = []
+    for batch in (1, 8):
+        operators = operators_of(block, [batch * seconds for seconds in small])
+        plans.append(search_stages(operators, StageOracle(operators, costs, small, split), 2))
+    own, other = (sum(costs.stages(made) for made in plan.code) for plan in plans)
+    assert own <= other * (1 + 1e-9)
+
+
 def test_stages_are_measured_once_for_each_strategy(compiled: CompiledModel) -> None:
     costs = StageCosts(compiled.lowered, 2, Kernels())
     costs.generate()
@@ -409,8 +428,8 @@ def test_whole_neighbours_stay_together() -> None:
 
 def test_light_steps_run_with_the_only_one_that_needs_them(compiled: CompiledModel) -> None:
     block = compiled.lowered.blocks[0]
-    heavy = operators_of(block, [1.0] * len(block.steps))
-    light = operators_of(block, [0.0] * len(block.steps))
+    heavy = operators_of(block, [1e-6] * len(block.steps))
+    light = operators_of(block, [1e-6] * (len(block.steps) - 1) + [1.0])
     assert [len(own) for own in heavy.steps] == [1] * len(heavy.steps)
     assert len(light.graph) < len(heavy.graph)
     assert sorted(step for own in light.steps for step in own) == schedulable(block)

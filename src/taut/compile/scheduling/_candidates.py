@@ -25,7 +25,7 @@ from taut.compile._parallel import (
 )
 from taut.compile._split import can_split
 from taut.compile.interop import Timeline, exact_schedule, list_schedule, lower_bound
-from taut.compile.scheduling._operators import Operators, operators_of
+from taut.compile.scheduling._operators import WORTH_SPLITTING, Operators, operators_of
 
 _MOST_EXACT = 40
 _NODES = 200_000
@@ -33,8 +33,6 @@ _HAND_OFF = 2e-7
 """Seconds from the end of a step on one worker to the start of another's."""
 _TRANSFER = 1 / 1e10
 """Seconds to read a byte from the cache of another core."""
-_WORTH_SPLITTING = 4e-6
-"""Seconds of a step below which its parts would not gain what handing over their inputs costs."""
 
 
 def candidates(block: Block, durations: Sequence[float], workers: int, *, exact: bool = False) -> dict[str, Queues]:
@@ -49,7 +47,7 @@ def candidates(block: Block, durations: Sequence[float], workers: int, *, exact:
     parts: dict[int, Split] = {}
     for step in schedulable(block):
         split = None if exact else _by_rows(block, step, workers)
-        if split is None and durations[step] >= _WORTH_SPLITTING and can_split(block.steps[step], workers):
+        if split is None and durations[step] >= WORTH_SPLITTING and can_split(block.steps[step], workers):
             split = Split(workers)
         if split is not None:
             parts[step] = split
@@ -114,7 +112,8 @@ def barrier_free(
     else:
         made = list_schedule(operators.graph, table)
     shortest = "shortest" if made.optimal else "moldable"
-    return candidates(block, durations, workers, exact=exact) | {shortest: _queues(operators, made, split, workers)}
+    simple = candidates(block, durations, workers, exact=exact)
+    return {**simple, shortest: _queues(operators, made, split, workers)}
 
 
 def operator_table(

@@ -16,14 +16,12 @@ from taut.compile.interop import Stage
 from taut.compile.scheduling._candidates import barrier_free, bound, predicted
 from taut.compile.scheduling._costs import StageCosts
 from taut.compile.scheduling._kernels import Kernels
-from taut.compile.scheduling._operators import Operators, operators_of
+from taut.compile.scheduling._operators import WORTH_SPLITTING, Operators, operators_of
 from taut.compile.scheduling._search import StageOracle, StagePlan, search_stages
 from taut.compile.scheduling._steps import step_seconds
 from taut.runtime import Session
 
 SEQUENTIAL, STAGES = "sequential", "stages"
-_WORTH_SPLITTING = 2e-6
-"""Seconds of a step below which its parts would not gain what handing over their inputs costs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +112,7 @@ def measure_steps(lowered: Lowered, inputs: Sequence[Any], workers: int, kernels
     split = {
         step: durations[step] / workers
         for step in costs.steps
-        if workers > 1 and durations[step] >= _WORTH_SPLITTING and costs.can_split(step)
+        if workers > 1 and durations[step] >= WORTH_SPLITTING and costs.can_split(step)
     }
     return Measured(lowered, costs, operators_of(lowered.blocks[0], durations), durations, split, set(split))
 

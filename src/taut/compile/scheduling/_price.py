@@ -13,7 +13,7 @@ from taut.compile._split import can_split, split_step
 from taut.compile.scheduling._costs import StageCosts, recipes_of
 from taut.compile.scheduling._kernels import Kernels
 from taut.compile.scheduling._merge import CONVOLUTION, Mergeable, merge_convolutions, mergeable, merged_path
-from taut.compile.scheduling._operators import LIGHT, Operators
+from taut.compile.scheduling._operators import WORTH_SPLITTING, Operators
 from taut.cost import CostModel
 from taut.errors import GraphError
 from taut.graph import Graph
@@ -50,10 +50,14 @@ def merge_prices(
         if key is not None and nodes in owner:
             classes.setdefault(key, []).append((owner[nodes], one))
     chosen = [some for group in classes.values() for some in _subsets(group) if _worth_pricing(some)][:_MOST_PRICED]
-    made = [_wide(graph, tuple(one.node for _, one in some), workers, lowered.tiles) for some in chosen]
+    made: list[_Wide] = []
+    for some in chosen:
+        if late():
+            break
+        made.append(_wide(graph, tuple(one.node for _, one in some), workers, lowered.tiles))
     kernels.add({key: recipe for wide in made for key, recipe in wide.recipes.items()})
     prices = {}
-    for some, wide in zip(chosen, made, strict=True):
+    for some, wide in zip(chosen, made, strict=False):
         if late():
             break
         seconds = wide.seconds(workers, kernels)
@@ -94,7 +98,7 @@ class _Wide:
             return None
         costs = StageCosts(self.lowered, workers, kernels)
         alone = costs.sequential([self.step])
-        together = costs.split([self.step]) if alone >= LIGHT and costs.can_split(self.step) else None
+        together = costs.split([self.step]) if alone >= WORTH_SPLITTING and costs.can_split(self.step) else None
         return alone if together is None else min(alone, together)
 
 

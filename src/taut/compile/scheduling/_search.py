@@ -22,7 +22,8 @@ R = 3
 """Most operators of a group, as the paper's default."""
 _STRATEGIES: tuple[Strategy, ...] = ("concurrent", "intra")
 _WITH_MERGING: tuple[Strategy, ...] = ("concurrent", "merge", "intra")
-_MOST_TRANSITIONS = 3_000_000
+_FEWEST_TRANSITIONS, _MOST_TRANSITIONS, _TRANSITIONS_A_SECOND = 100_000, 3_000_000, 100_000
+"""Of a part of the graph: by the budget, since a part is searched again whenever stages of it were measured."""
 _MOST_PART, _FEWEST_PART = 100, 8
 _NEVER = 10
 """How many times what it takes alone a merged stage counts that was not priced."""
@@ -182,7 +183,8 @@ def search_stages(
     stages: list[Stage] = []
     states = transitions = requests = 0
     complete = True
-    for numbers in _parts(operators, workers):
+    most = int(max(_FEWEST_TRANSITIONS, min(_MOST_TRANSITIONS, _TRANSITIONS_A_SECOND * budget)))
+    for numbers in _parts(operators, workers, most):
         found, certain = _search_part(operators, numbers, oracle, workers, end, progress)
         complete &= certain
         stages += found.stages
@@ -236,21 +238,21 @@ def _renumbered(stage: Stage, numbers: Sequence[int]) -> Stage:
     return Stage(tuple(tuple(numbers[i] for i in group) for group in stage.groups), stage.strategy)
 
 
-def _parts(operators: Operators, workers: int) -> Iterator[tuple[int, ...]]:
+def _parts(operators: Operators, workers: int, most: int) -> Iterator[tuple[int, ...]]:
     """The operators in parts that can be searched in moments, one after the other."""
     for segment in operators.segments:
         graph = operators.graph.part(segment)
-        for numbers in partition(graph, _part_size(graph, workers)):
+        for numbers in partition(graph, _part_size(graph, workers, most)):
             yield tuple(segment[number] for number in numbers)
 
 
-def _part_size(graph: OperatorGraph, workers: int) -> int:
-    """The most operators of a part that can be searched in moments."""
+def _part_size(graph: OperatorGraph, workers: int, most: int) -> int:
+    """The most operators of a part that has at most so many transitions."""
     size = _MOST_PART
     while size > _FEWEST_PART:
         try:
             for numbers in partition(graph, size):
-                count(graph.part(numbers), R, workers, transition_limit=_MOST_TRANSITIONS)
+                count(graph.part(numbers), R, workers, transition_limit=most)
         except GraphError:
             size //= 2
             continue
