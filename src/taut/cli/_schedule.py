@@ -37,7 +37,7 @@ def schedule(
     batch: Annotated[
         int | None, typer.Option(min=1, help="Schedule for batches of that size: the first dimension of each input.")
     ] = None,
-    budget: Annotated[float, typer.Option(help="Seconds for searching and measuring, after compilation.")] = 60.0,
+    budget: Annotated[float, typer.Option(help="Seconds for searching and measuring, kernels not counted.")] = 60.0,
     exact: Annotated[
         bool, typer.Option("--exact", help="Keep results bit for bit: merge nothing, split no image by rows.")
     ] = False,

@@ -88,7 +88,8 @@ def schedule(
             nothing needs to be traced.
         example_kwargs: keyword arguments to trace it with.
         workers: threads, with the caller's.
-        budget: seconds for searching and measuring, after compilation.
+        budget: seconds for searching and measuring; generating kernels does not count. What there was no time to measure
+            is estimated, and the report says so.
         exact: whether results must stay those of the sequential program bit for bit: no convolutions are merged then,
             and no images split by rows.
         progress: told what is being done.
