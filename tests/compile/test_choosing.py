@@ -16,13 +16,13 @@ from test_scheduling import Fire, X
 pytest.importorskip("halide", reason="the extra compile is not installed")
 
 from taut.codegen import Built, Recipe, build
-from taut.compile import CompiledModel, compile_model, schedule
+from taut.compile import CompiledModel, ScheduledModel, compile_model, schedule
 from taut.compile.scheduling import CandidateTime, ScheduleReport, StageTime, summary
 from taut.compile.scheduling._choose import choose
 from taut.compile.scheduling._costs import StageCosts
 from taut.compile.scheduling._kernels import Kernels
 from taut.compile.scheduling._plan import Candidate, Measured, find_stages, measure_split, measure_steps
-from taut.errors import BuildError
+from taut.errors import BuildError, Interrupted
 from taut.stats import Clock, compare
 
 
@@ -37,9 +37,14 @@ def kernels() -> Kernels:
 
 
 @pytest.fixture
-def measured(compiled: CompiledModel, kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> Measured:
+def long_steps(compiled: CompiledModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every step seems to take long enough to be split."""
     durations = [1e-5] * len(compiled.lowered.blocks[0].steps)
     monkeypatch.setattr("taut.compile.scheduling._plan.step_seconds", lambda *_: durations)
+
+
+@pytest.fixture
+def measured(compiled: CompiledModel, kernels: Kernels, long_steps: None) -> Measured:
     return measure_steps(compiled.lowered, (X,), 2, kernels)
 
 
@@ -199,6 +204,21 @@ def test_a_kernel_that_cannot_be_generated_is_asked_for_once(
         with pytest.raises(BuildError, match="no room"):
             kernels.session(compiled.lowered)
     assert len(asked) == 1
+
+
+@pytest.mark.usefixtures("long_steps")
+def test_an_interrupt_while_steps_are_timed_keeps_the_sequential_program(compiled: CompiledModel) -> None:
+    def stop(doing: str, share: float) -> None:
+        if doing == "timing each step" and share > 0:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted, match="sequential program is kept") as caught:
+        schedule(compiled, (X,), budget=1, exact=True, progress=stop)
+    result = caught.value.result
+    assert isinstance(result, ScheduledModel)
+    assert result.schedule.estimated_steps > 0
+    assert all(stage.estimated for stage in result.schedule.stages)
+    assert torch.equal(result(X), compiled(X))
 
 
 def test_a_small_budget_is_kept_and_its_report_says_what_was_estimated(compiled: CompiledModel) -> None:

@@ -53,7 +53,7 @@ def choose(
         seconds: to spend.
         progress: told the share that is done.
     """
-    timed = _affordable(candidates, inputs, _TURNS * seconds)
+    timed = affordable(candidates, inputs, _TURNS * seconds)
     times = take_turns(timed, inputs, _TURNS * seconds)
     first, others = candidates[0], timed[1:]
     if not others:
@@ -86,7 +86,8 @@ def take_turns(candidates: Sequence[Candidate], inputs: Sequence[Any], seconds: 
     return {name: min(own.times()) for name, own in timed.items()}
 
 
-def _affordable(candidates: Sequence[Candidate], inputs: Sequence[Any], seconds: float) -> list[Candidate]:
+def affordable(candidates: Sequence[Candidate], inputs: Sequence[Any], seconds: float) -> list[Candidate]:
+    """The first candidate, and as many of those predicted best as there is time for, but one at least."""
     first, *others = candidates
     count = int(seconds / (_CALLS * first.session.time(inputs, 1)))
     return [first, *sorted(others, key=lambda one: one.predicted)[: max(1, count - 1)]]

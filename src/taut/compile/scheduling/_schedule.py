@@ -15,7 +15,7 @@ from taut.compile._model import CompiledModel, CompileReport, compile_model
 from taut.compile._program import Lowered, lower
 from taut.compile._views import View
 from taut.compile.interop import MOST_WORKERS
-from taut.compile.scheduling._choose import Choice, choose, take_turns
+from taut.compile.scheduling._choose import Choice, affordable, choose, take_turns
 from taut.compile.scheduling._kernels import Kernels
 from taut.compile.scheduling._merge import merge_convolutions
 from taut.compile.scheduling._plan import (
@@ -88,8 +88,8 @@ def schedule(
             nothing needs to be traced.
         example_kwargs: keyword arguments to trace it with.
         workers: threads, with the caller's.
-        budget: seconds for searching and measuring; generating kernels does not count. What there was no time to measure
-            is estimated, and the report says so.
+        budget: seconds for searching and measuring; generating kernels does not count. What there was no time to
+            measure is estimated, and the report says so.
         exact: whether results must stay those of the sequential program bit for bit: no convolutions are merged then,
             and no images split by rows.
         progress: told what is being done.
@@ -208,7 +208,7 @@ class _Job:
         if self._plan is None:
             self._take_stages(self._measured[SEQUENTIAL])
         error = Interrupted("stopped before a schedule was proven faster: the sequential program is kept")
-        times = take_turns(self._candidates, self._inputs, _LAST_TURNS)
+        times = take_turns(affordable(self._candidates, self._inputs, _LAST_TURNS), self._inputs, _LAST_TURNS)
         error.result = self._outcome(Choice(self._candidates[0], times, None))
         return error
 
