@@ -19,6 +19,7 @@ from taut.distributed._compressors._low_rank import (
     keep_factor,
     mean_of,
     orthonormal,
+    project,
     settle,
     split,
     working,
@@ -60,7 +61,7 @@ class AlternatingPowerSGD(Compressor):
         found = []
         for gradient, turn, basis in zip(matrices, turns, bases, strict=True):
             given = contribution(gradient, memory)
-            found.append(given.T @ basis if turn else given @ basis)
+            found.append(project(given.T if turn else given, basis))
             settle(gradient, _product(found[-1], basis, turn), memory)
         means = mean_of([*found, *(working(gradient.tensor) for gradient in whole)], communicator)
         for gradient, turn, basis, mean in zip(matrices, turns, bases, means, strict=False):

@@ -41,6 +41,12 @@ def contribution(gradient: Gradient, memory: Memory) -> torch.Tensor:
     return given.view(gradient.tensor.shape[0], -1)
 
 
+def project(matrix: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """`matrix @ columns` for few columns, (rows, rank)."""
+    # Written so, libraries take up to 17 times as long as for the transposed product of contiguous rows.
+    return (columns.T.contiguous() @ matrix.T).T
+
+
 def mean_of(tensors: Sequence[torch.Tensor], communicator: Communicator) -> list[torch.Tensor]:
     """Their means over ranks, in one all-reduce."""
     if not tensors:

@@ -18,6 +18,7 @@ from taut.distributed._compressors._low_rank import (
     keep_factor,
     mean_of,
     orthonormal,
+    project,
     settle,
     split,
     working,
@@ -57,10 +58,10 @@ class PowerSGD(Compressor):
         matrices, whole = split(gradients, self.rank)
         given = [contribution(gradient, memory) for gradient in matrices]
         rights = [self._right(gradient, memory) for gradient in matrices]
-        lefts = [matrix @ right for matrix, right in zip(given, rights, strict=True)]
+        lefts = [project(matrix, right) for matrix, right in zip(given, rights, strict=True)]
         means = mean_of([*lefts, *(working(gradient.tensor) for gradient in whole)], communicator)
         lefts = [orthonormal(left) for left in means[: len(matrices)]]
-        rights = mean_of([m.T @ left for m, left in zip(given, lefts, strict=True)], communicator)
+        rights = mean_of([project(m.T, left) for m, left in zip(given, lefts, strict=True)], communicator)
         for gradient, left, right in zip(matrices, lefts, rights, strict=True):
             approximation = left @ right.T
             settle(gradient, approximation, memory)
