@@ -249,7 +249,7 @@ def compare(
     links = fit_links([CollectiveTiming(*one) for key in keys for one in state.get(key, unknown)])
     costs = {name: EncodeCost(np.array(state.get(f"encoder {name}", unknown))) for name in compressors}
     costs["fp32"] = EncodeCost(np.zeros_like(costs["fp32"].coefficients))  # stock: nothing is done to gradients
-    profile = Profile(links, costs, 1.0, None, 2, 1.0)
+    profile = Profile(links, costs, 1.0, None, 2)
     workloads = {}
     for one in tasks:
         kept = state.get(f"workload {one}", unknown)

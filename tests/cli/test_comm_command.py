@@ -28,6 +28,21 @@ def model():
 """
 
 
+LAYERS = """
+linear{"in_features":600,"out_features":600}[64][600]   3.000   1000   2000
+sum: 3.0
+linear{"in_features":600,"out_features":600}[32][600]   1.500   500   1000
+sum: 1.5
+"""
+
+
+@pytest.fixture
+def layers(tmp_path: Path) -> Path:
+    path = tmp_path / "device.prof"
+    path.write_text(LAYERS)
+    return path
+
+
 @pytest.fixture
 def model(tmp_path: Path) -> str:
     path = tmp_path / "network.py"
@@ -40,7 +55,7 @@ def profile(tmp_path: Path) -> Path:
     path = tmp_path / "profile.json"
     links = LinkModel(dict.fromkeys(FORMS, np.array([[1e-5, 1e-5, 1e-10, 1.05]])), dict.fromkeys(FORMS, np.ones(1)))
     costs = {name: EncodeCost(np.array([[0.0, 1e-9, 1e-11]])) for name in CANDIDATES}
-    Profile(links, costs, 1.1, None, 2, 1.0).write(path)
+    Profile(links, costs, 1.1, None, 2).write(path)
     return path
 
 
@@ -72,6 +87,45 @@ def test_json_on_standard_output_stands_alone(model: str, profile: Path) -> None
     assert {one["name"] for one in json.loads(shown.stdout)["predictions"]} == {"fp32", "fp16", "sign"}
 
 
+def test_advice_for_a_device_that_is_not_here(layers: Path, profile: Path, tmp_path: Path) -> None:
+    page, document = tmp_path / "page.html", tmp_path / "advice.json"
+    asked = ("advise", "--layers", layers, "--profile", profile, "--link", "1Gbit", "--workers", "8")
+    shown = taut(*asked, "--batch", "32", "--encoder-speed", "20", "--html", page, "--json", document)
+    assert shown.exit_code == 0, shown.output
+    for part in ("device, batch 32", "(modelled)", "over sizes of buckets:", "linear scaling:", "overlap:"):
+        assert part in shown.output
+    assert "not measured here" in shown.output
+    assert "20 times as fast as on the probed host" in shown.output
+    advice = json.loads(document.read_text())
+    assert advice["kind"] == advice["what_if"]["kind"] == "modelled"
+    assert len(advice["notes"]) == 2
+    assert page.read_text().count("<svg") == 6
+    found = {}
+    for speed in ("1", "1000"):
+        shown = taut(*asked, "--batch", "64", "--encoder-speed", speed, "--json", "-")
+        found[speed] = {one["name"]: one["seconds"][0] for one in json.loads(shown.stdout)["predictions"]}
+    assert found["1000"]["sign"] < found["1"]["sign"]
+
+
+def test_the_batch_of_a_profile_of_layers_has_to_be_one_of_the_file(layers: Path, profile: Path) -> None:
+    asked = ("advise", "--layers", layers, "--profile", profile, "--link", "1Gbit")
+    for batch in ((), ("--batch", "7")):
+        result = taut(*asked, *batch)
+        assert isinstance(result.exception, ArgumentError)
+        assert "one of 64, 32" in str(result.exception)
+    layers.write_text(LAYERS + LAYERS)
+    result = taut(*asked, "--batch", "32")
+    assert isinstance(result.exception, ArgumentError)
+    assert "there are 2, of 1, 1 layers" in str(result.exception)
+    layers.write_text(LAYERS.replace("1.500", "1.800"))
+    assert isinstance(taut(*asked, "--batch", "32").exception, ArtefactError)
+
+
+def test_one_worker_needs_no_compression(layers: Path, profile: Path) -> None:
+    asked = ("--profile", profile, "--link", "1Gbit", "--workers", "1", "--batch", "32")
+    assert "don't compress" in taut("advise", "--layers", layers, *asked).output
+
+
 def test_the_study_prints_a_count_for_each_link(tmp_path: Path) -> None:
     document = tmp_path / "study.json"
     shown = taut("advise", "--study", "--json", document)
@@ -93,12 +147,31 @@ def test_the_study_prints_a_count_for_each_link(tmp_path: Path) -> None:
         (("x.py:f", "--link", "0bit"), "--link"),
         (("x.py:f", "--backward", "120"), "--backward"),
         (("x.py:f", "--bucket", "0"), "--bucket"),
+        (("x.py:f", "--bucket", "nan"), "--bucket"),
+        (("x.py:f", "--bucket", "inf"), "--bucket"),
+        (("x.py:f", "--link", "10 parsec"), "--link"),
+        (("x.py:f", "--link", "nan"), "--link"),
+        (("x.py:f", "--workers", "0"), "--workers"),
+        (("x.py:f", "--workers", "-1"), "--workers"),
+        (("x.py:f", "--workers", "9" * 30), "--workers"),
+        (("x.py:f", "--encoder-speed", "nan"), "--encoder-speed"),
+        (("x.py:f", "--encoder-speed", "0"), "--encoder-speed"),
+        (("x.py:f", "--layers", "a.prof"), "--layers"),
+        (("x.py:f", "--batch", "3"), "--batch"),
+        (("--layers", "a.prof", "--shape", "1x2"), "--shape"),
+        (("--layers", "a.prof", "--study"), "--layers"),
     ],
 )
 def test_wrong_options_are_refused_before_any_work(arguments: tuple[str, ...], message: str) -> None:
     result = taut("advise", *arguments)
     assert isinstance(result.exception, ArgumentError)
     assert message in str(result.exception)
+
+
+def test_an_unknown_compressor_is_refused_before_the_model_is_timed(profile: Path) -> None:
+    result = taut("advise", "nowhere.py:model", "--profile", profile, "--link", "1Gbit", "--compressor", "gzip")
+    assert isinstance(result.exception, ArgumentError)
+    assert "--compressor: got 'gzip'" in str(result.exception)
 
 
 def test_a_loopback_profile_needs_the_bandwidth(model: str, profile: Path) -> None:

@@ -6,8 +6,10 @@ import json
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 pytestmark = pytest.mark.skipif(find_spec("halide") is None, reason="the extra compile is not installed")
 
@@ -65,6 +67,37 @@ def test_schedule_prints_writes_and_can_be_inspected(run: Run, tmp_path: Path) -
     code, out, err = run("schedule", "mine.py:model", "--budget", "1", "-o", "mine.taut")
     assert code == 2
     assert "--force" in err
+
+
+def test_streams_of_a_gpu_are_told_like_workers(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from taut import compile as room
+    from taut.compile import scheduling
+
+    def on_the_cpu(*arguments: Any, device: str, **options: Any) -> scheduling.StreamedModel:
+        assert device == "cuda"
+        return scheduling.schedule_streams(*arguments, device="cpu", **options)
+
+    monkeypatch.setattr(scheduling, "CudaStreams", lambda device: None)
+    monkeypatch.setattr(room, "schedule_streams", on_the_cpu)
+    files = ["--html", "s.html", "--trace", "t.json", "--json", "s.json"]
+    code, out, err = run("schedule", "mine.py:model", "--device", "cuda", "--workers", "2", "--budget", "1", *files)
+    assert code == 0, err
+    assert "2 streams of cpu" in out
+    assert json.loads((tmp_path / "s.json").read_text())["lane"] == "stream"
+    assert (tmp_path / "s.html").read_text().startswith("<!doctype html>")
+    code, out, err = run("schedule", "mine.py:model", "--device", "cuda", "-o", "mine.taut")
+    assert code == 2
+    assert "--out" in err
+    assert "schedule_streams" in err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "meta", "no device"])
+def test_without_a_gpu_a_sentence_says_what_to_do(run: Run, device: str) -> None:
+    code, out, err = run("schedule", "mine.py:model", "--device", device)
+    assert code == 2
+    assert "--device" in err
+    assert "Traceback" not in out + err
 
 
 @pytest.mark.parametrize("given", [["--shape", "3x8x6x6"], ["--data", "mine.py:data", "--batch", "3"]])

@@ -163,7 +163,23 @@ def test_the_gap_is_that_of_the_kept_program_and_never_below_zero() -> None:
     stages = (StageTime("concurrent", (("a",),), 1e-3, 1e-3),)
     made = (CandidateTime("sequential", 9e-3, 9e-3), CandidateTime("list", 5e-3, 6e-3))
     report = ScheduleReport(
-        2, "list", "stages", 6e-3, 4e-3, 5e-3, stages, made, ("stages",), None, 1, 1, 1, 1, 1, 0.1, 0, complete=True
+        2,
+        "list",
+        "stages",
+        6e-3,
+        4e-3,
+        5e-3,
+        stages,
+        made,
+        None,
+        1,
+        1,
+        1,
+        1,
+        1,
+        0.1,
+        complete=True,
+        untimed=("stages",),
     )
     assert report.bound == 5e-3
     assert report.gap == pytest.approx(0.2)

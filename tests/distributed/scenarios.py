@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
 from torch.distributed.algorithms.join import Join
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from training import (
@@ -304,7 +304,24 @@ def sharded(rank: int, ranks: int) -> dict[str, Any]:
     refused = network()
     fully_shard(refused, mesh=mesh)
     found["refused"] = error_of(lambda: attach(refused, PowerSGD(2)))
+    found["frozen"] = frozen(rank, mesh)
     return found
+
+
+def frozen(rank: int, mesh: DeviceMesh) -> dict[str, Any]:
+    """A layer of the outermost group and a group as a whole get no gradients."""
+    model = network()
+    model[0].requires_grad_(False)
+    model[2].requires_grad_(False)
+    fully_shard(model[0], mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    handle = attach(model, TopK(0.5))
+    for batch in batches(rank, 3):
+        loss_of(model(batch)).backward()
+    handle.load_state_dict(handle.state_dict())
+    elements = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    kept = {name: quantities["residual"].numel() for name, quantities in handle.memory.items()}
+    return {"steps": handle.statistics.steps, "elements": elements, "kept": kept}
 
 
 def killed(rank: int) -> tuple[str, str] | None:

@@ -62,7 +62,7 @@ def profile(encode: float = 1e-9, draws: int = 16) -> Profile:
     costs = {name: EncodeCost(np.tile([0.0, encode, 0.0], (1 + draws, 1))) for name in CANDIDATES}
     costs["fp32"] = EncodeCost(np.zeros((1 + draws, 3)))
     costs["fp16"] = EncodeCost(np.tile([0.0, 1e-11, 0.0], (1 + draws, 1)))
-    return Profile(links(draws), costs, 1.0, 100 * MEGABIT, 8, 1.0)
+    return Profile(links(draws), costs, 1.0, 100 * MEGABIT, 8)
 
 
 JOB = even_workload("job", SHAPES, 0.1, 0.05)
@@ -145,11 +145,20 @@ def test_the_crossover_parts_links_on_which_it_helps_from_those_on_which_it_does
     found = {one.name: one for one in advise(JOB, SLOW, known).predictions}
     crossover = found["top-k 1 %"].crossover
     assert crossover is not None
-    for factor, sign in ((0.8, 1), (1.25, -1)):
+    for factor, worth_while in ((0.95, True), (1.05, False)):
         cluster = replace(SLOW, bandwidth=factor * crossover)
         base = min(predict(JOB, name, cluster, known)[0] for name in BASELINES)
-        assert np.sign(base - predict(JOB, "top-k 1 %", cluster, known)[0]) == sign
+        assert (base / predict(JOB, "top-k 1 %", cluster, known)[0] > 1.01) == worth_while
     assert found["top-k 10 %"].crossover is None  # gathers more from 8 ranks than fp16 reduces
+
+
+def test_a_gain_that_no_verdict_calls_help_has_no_crossover() -> None:
+    given_costs = profile()
+    barely = given_costs.costs["fp16"].coefficients * 0.5  # a little less encoding, and not 1 % of any step
+    same = replace(given_costs, costs={**given_costs.costs, "bf16": EncodeCost(barely)})
+    (found,) = (one for one in advise(JOB, SLOW, same, names=["bf16"]).predictions if one.name == "bf16")
+    assert found.speedup["fp16"].estimate > 1
+    assert found.crossover is None
 
 
 def test_bytes_are_those_of_the_compressor() -> None:
@@ -237,6 +246,13 @@ def test_a_profile_survives_its_file(tmp_path: Path) -> None:
     for name, cost in known.costs.items():
         assert np.array_equal(again.costs[name].coefficients, cost.coefficients)
     assert advise(JOB, SLOW, again).to_dict() == advise(JOB, SLOW, known).to_dict()
+
+
+def test_a_profile_of_an_older_version_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "profile.json"
+    profile().write(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"cores_per_rank": 1.0}))
+    assert read_profile(path).ranks == 8
 
 
 def test_a_probe_of_a_busy_host_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

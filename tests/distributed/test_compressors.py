@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from exchanges import EVERY_SHAPE, exchange, random_gradients, total, whole_gradients
@@ -14,6 +16,7 @@ from taut.distributed import (
     Compressor,
     DeepGradientCompression,
     Float16,
+    Gradient,
     HardThreshold,
     Memory,
     NoCompression,
@@ -210,8 +213,16 @@ def test_tensors_of_one_bucket_and_tensors_apart_give_the_same(compressor: Compr
         (QuantisedSGD, {"bits": 3}),
         (PowerSGD, {"rank": 0}),
         (AlternatingPowerSGD, {"rank": 1.5}),
+        (Threshold, {"ratio": 0.1, "estimator": "sidco"}),
+        (Threshold, {"ratio": 0.1, "estimator": StagedThreshold}),
     ],
 )
-def test_wrong_settings_are_refused(kind: type[Compressor], wrong: dict[str, float]) -> None:
+def test_wrong_settings_are_refused(kind: type[Compressor], wrong: dict[str, Any]) -> None:
     with pytest.raises(ArgumentError):
         kind(**wrong)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
+def test_gradients_that_are_not_of_floating_point_are_refused(dtype: torch.dtype) -> None:
+    with pytest.raises(ArgumentError, match=f"gradient weight: got {dtype}"):
+        Gradient("weight", torch.ones(3, dtype=dtype))

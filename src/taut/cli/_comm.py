@@ -6,6 +6,7 @@ import os
 import re
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +18,7 @@ from taut.cli._text import one_line
 from taut.errors import ArgumentError, StorageError
 
 if TYPE_CHECKING:
-    from taut.distributed import Advice, Profile, SetUp, Workload
+    from taut.distributed import Advice, Change, Profile, SetUp, WhatIfs, Workload
 
 comm = typer.Typer(
     help="Measure the links of a training job, and predict whether compression will help it.", no_args_is_help=True
@@ -25,6 +26,8 @@ comm = typer.Typer(
 
 _LINK = re.compile(r"(\d+(?:\.\d+)?)\s*(k|m|g|t)?(bit|bps|b)(?:/s|ps)?", re.IGNORECASE)
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s)", re.IGNORECASE)
+_MOST_WORKERS = 1_000_000
+_MOST_MEGABYTES = 2**20
 _PATIENCE = 600.0  # seconds after which a host that was busy is probed again
 _SCALES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 
@@ -84,13 +87,23 @@ def advise(
     link: Annotated[
         str | None, typer.Option(help="Bandwidth of each rank's link, e.g. 10Gbit; by default the probed one.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Ranks, one a device; by default as probed.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Ranks, one a device; by default as probed.")] = None,
     profile: Annotated[
         Path | None, typer.Option(help="Written by taut comm probe; by default this host is probed once, in a minute.")
     ] = None,
     backward: Annotated[
         str | None, typer.Option(help="Time of the backward pass on your device, e.g. 120ms; by default measured here.")
     ] = None,
+    layers: Annotated[
+        Path | None,
+        typer.Option(help="In place of MODEL: a profile of its layers on a device that you do not have here."),
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="With --layers: the batch of each worker, one of the file's.")
+    ] = None,
+    encoder_speed: Annotated[
+        float, typer.Option(help="Encoders are so many times as fast as probed, e.g. 20 on a GPU.")
+    ] = 1.0,
     shape: Annotated[
         list[str] | None,
         typer.Option(help="Shape of an input, e.g. 32x3x224x224 or 8x128:int64; repeat it for each input."),
@@ -107,37 +120,57 @@ def advise(
     """Predict the step time with each compressor, and say which helps: often none does."""
     _check_outputs(html, json)
     if study:
-        if model is not None:
-            raise ArgumentError("MODEL", model, expected="none beside --study")
+        for name, value in (("MODEL", model), ("--layers", layers)):
+            if value is not None:
+                raise ArgumentError(name, str(value), expected="none beside --study")
         _show_study(recipe, json)
         return
     if recipe is not None:
         raise ArgumentError("--recipe", str(recipe), expected="--study beside it")
-    if model is None:
-        raise ArgumentError("MODEL", None, expected="a model, or --study")
-    if not bucket > 0:
-        raise ArgumentError("--bucket", bucket, expected="megabytes above 0")
+    if (model is None) == (layers is None):
+        raise ArgumentError("MODEL", model, expected="a model, --layers in place of it, or --study")
+    if batch is not None and layers is None:
+        raise ArgumentError("--batch", batch, expected="--layers beside it; a model has the batch of its inputs")
+    if shape and layers is not None:
+        raise ArgumentError("--shape", shape, expected="a model beside it, not --layers")
+    if not 2**-20 <= bucket <= _MOST_MEGABYTES:
+        raise ArgumentError("--bucket", bucket, expected=f"megabytes above 0, at most {_MOST_MEGABYTES}")
+    if workers is not None and not 1 <= workers <= _MOST_WORKERS:
+        raise ArgumentError("--workers", workers, expected=f"a number from 1 to {_MOST_WORKERS}")
+    if not 1e-3 <= encoder_speed <= 1e6:
+        raise ArgumentError("--encoder-speed", encoder_speed, expected="a factor from 0.001 to 1000000")
     bandwidth = None if link is None else link_bandwidth(link)
     seconds = None if backward is None else duration(backward)
     from taut.cli._terminal import results
-    from taut.distributed import Cluster
+    from taut.distributed import Change, Cluster, explore
     from taut.distributed import advise as advise_job
 
+    notes: list[str] = []
+    workload = None if layers is None else _profiled_workload(layers, batch, notes)
     found = _profile(profile)
+    for name in compressor or ():
+        if name not in found.costs:
+            raise ArgumentError("--compressor", name, expected=f"one of {', '.join(found.costs)}")
     bandwidth = bandwidth or found.bandwidth
     if bandwidth is None:
         raise ArgumentError("--link", None, expected="the bandwidth of your links, e.g. 10Gbit: loopback was probed")
-    workload = _workload(model, shape or [])
+    if workload is None:
+        assert model is not None
+        workload = _workload(model, shape or [])
+    if layers is not None or encoder_speed != 1:
+        notes.append(f"encoders: {encoder_speed:g} times as fast as on the probed host; software of links: as there")
     if seconds is not None:
         workload = workload.scaled(seconds)
     cluster = Cluster(workers or found.ranks, bandwidth, slowdown=found.slowdown)
     size = round(bucket * 2**20)
-    advice = advise_job(workload, cluster, found, names=compressor, bucket_bytes=size)
-    _show(advice, results(stdout=json != "-"))
+    change = Change(encoder=encoder_speed)
+    advice = advise_job(workload, cluster, found, names=compressor, bucket_bytes=size, change=change)
+    what_ifs = explore(workload, cluster, found, names=compressor, bucket_bytes=size, change=change)
+    _show(advice, what_ifs, notes, results(stdout=json != "-"))
     if html is not None:
-        _write_page(html, workload, advice, found, size)
+        _write_page(html, workload, advice, what_ifs, notes, found, size, change)
     if json is not None:
-        write_json(advice.to_dict(), json)
+        write_json(advice.to_dict() | {"notes": notes, "what_if": what_ifs.to_dict()}, json)
 
 
 def link_bandwidth(text: str) -> float:
@@ -221,7 +254,36 @@ def _workload(model: str, shapes: list[str]) -> Workload:
         return measure_workload(loaded.name, loaded.module, inputs)
 
 
-def _show(advice: Advice, console: object) -> None:
+def _profiled_workload(path: Path, batch: int | None, notes: list[str]) -> Workload:
+    """The training step of a profile of layers; says in the notes what it rests on."""
+    from taut.distributed import read_layer_profiles
+
+    found = read_layer_profiles(path)
+    batches = list(dict.fromkeys(one.batch for one in found))
+    if batch is None and len(batches) == 1:
+        (batch,) = batches
+    chosen = [one for one in found if one.batch == batch]
+    if not chosen:
+        raise ArgumentError("--batch", batch, expected=f"one of {', '.join(map(str, batches))}")
+    if len(chosen) > 1:
+        blocks = ", ".join(str(len(one.layers)) for one in chosen)
+        raise ArgumentError(
+            "--layers",
+            str(path),
+            expected=f"one block of batch {batch}; there are {len(chosen)}, of {blocks} layers",
+            fix="copy the block that you mean to a file of its own",
+        )
+    profile, workload = chosen[0], chosen[0].workload()
+    notes.append(
+        f"computing: {len(profile.layers)} layers and {workload.elements / 1e6:.2f} M parameters of {path.name}, "
+        "not measured here; without optimiser"
+    )
+    if not profile.split:
+        notes.append(f"{path.name} has no times of the backward pass: two thirds of each layer are taken for it")
+    return workload
+
+
+def _show(advice: Advice, what_ifs: WhatIfs, notes: Sequence[str], console: object) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -241,18 +303,29 @@ def _show(advice: Advice, console: object) -> None:
         table.add_row(*map(escape, (one.name, *cells, bandwidth_text(one.crossover))))
     console.print(table)
     console.print(escape(advice.answer))
+    for line in (*what_ifs.lines(), *notes):
+        console.print(escape(one_line(line)), soft_wrap=True)
     for doubt in advice.doubts:
         console.print(escape(one_line(f"the profile is doubtful: {doubt}; run taut comm probe when nothing else runs")))
     console.print("step times only: how many steps an accuracy takes, a compressor may change", style="dim")
 
 
-def _write_page(path: Path, workload: Workload, advice: Advice, profile: Profile, bucket_bytes: int) -> None:
+def _write_page(
+    path: Path,
+    workload: Workload,
+    advice: Advice,
+    what_ifs: WhatIfs,
+    notes: Sequence[str],
+    profile: Profile,
+    bucket_bytes: int,
+    change: Change,
+) -> None:
     from taut.distributed import BANDWIDTHS, BASELINES, render_advice, sweep
 
     names = [*BASELINES, *(one.name for one in advice.predictions if one.name not in BASELINES)]
     bandwidths = [float(one) for one in BANDWIDTHS]
-    lines = sweep(workload, advice.cluster, profile, names, bandwidths, bucket_bytes=bucket_bytes)
-    page = render_advice(advice, bandwidths, lines)
+    lines = sweep(workload, advice.cluster, profile, names, bandwidths, bucket_bytes=bucket_bytes, change=change)
+    page = render_advice(advice, bandwidths, lines, what_ifs, notes)
     write_whole(path, lambda file: file.write_text(page, encoding="utf-8"))
 
 

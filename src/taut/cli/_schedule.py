@@ -17,12 +17,17 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from taut.compile import ScheduledModel, ScheduleReport
+    from taut.compile import ScheduledModel, ScheduleReport, StreamedModel
 
 
 def schedule(
     model: Annotated[str, typer.Argument(help="path.py:factory, package.module:factory or a .pt2 file")],
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Threads, with the caller's.")] = 2,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Threads, with the caller's; streams of a GPU. [default: 2; 8]")
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="cpu, or cuda to run on streams of a GPU, captured in one CUDA graph.")
+    ] = "cpu",
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Write the scheduled program to this folder, as taut compile does."),
@@ -52,7 +57,7 @@ def schedule(
         str | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON; - is standard output.")
     ] = None,
 ) -> None:
-    """Schedule a model over several workers; print stages, strategies, predicted and measured times, bound and gap."""
+    """Schedule a model over workers or streams; print stages, predicted and measured times, bound and gap."""
     if json_path is not None:
         check_json(json_path)
     as_file = Path(json_path) if json_path not in (None, "-") else None
@@ -62,9 +67,10 @@ def schedule(
             check_new(path, option)
     if data is not None and shape:
         raise ArgumentError("--shape", shape, expected="no --data beside it")
+    _check_device(device, out)
     from taut.cli._inspect import example_inputs
     from taut.cli._terminal import progress_bar, results
-    from taut.compile import check_program_destination
+    from taut.compile import CompiledModel, ScheduledModel, check_program_destination, save, schedule_streams
     from taut.compile import schedule as schedule_model
     from taut.optimize import load_data, load_model
 
@@ -74,20 +80,26 @@ def schedule(
     given = load_data(data, batch_size=batch or 1).batches[0] if data is not None else loaded.example_inputs
     inputs = of_batch(example_inputs(given, shape or []), batch)
 
-    def finish(made: ScheduledModel) -> None:
-        _write(made, loaded.name, inputs, out, html, trace, force=force)
-        document = {"model": loaded.name, "program": None if out is None else str(out), **made.schedule.to_dict()}
-        show(made.schedule, loaded.name, out, results(stdout=json_path != "-"))
+    def finish(made: ScheduledModel | StreamedModel) -> None:
+        report = made.schedule
+        assert report is not None
+        if isinstance(made, CompiledModel) and out is not None:
+            save(made, out, example_inputs=inputs, force=force)
+        _write(report, loaded.name, html, trace)
+        document = {"model": loaded.name, "program": None if out is None else str(out), **report.to_dict()}
+        show(report, loaded.name, out, results(stdout=json_path != "-"))
         if json_path is not None:
             write_json(document, json_path)
 
     try:
         with progress_bar() as progress:
             progress("capturing the model", 0.0)
-            made = schedule_model(loaded.module, inputs, workers=workers, budget=budget, exact=exact, progress=progress)
+            options: dict[str, Any] = {"budget": budget, "exact": exact, "progress": progress}
+            if device == "cpu":
+                made = schedule_model(loaded.module, inputs, workers=workers or 2, **options)
+            else:
+                made = schedule_streams(loaded.module, inputs, device=device, streams=workers or 8, **options)
     except Interrupted as error:
-        from taut.compile import ScheduledModel
-
         if isinstance(error.result, ScheduledModel):
             finish(error.result)
         raise
@@ -166,24 +178,31 @@ def _candidates(report: ScheduleReport) -> Table:
     return table
 
 
-def _write(
-    made: ScheduledModel,
-    name: str,
-    inputs: tuple[Any, ...],
-    out: Path | None,
-    html: Path | None,
-    trace: Path | None,
-    *,
-    force: bool,
-) -> None:
-    from taut.compile import save
-    from taut.compile.scheduling import chrome_trace, render_schedule
+def _check_device(device: str, out: Path | None) -> None:
+    """Refuse a device that there is not, and a folder for what cannot be written."""
+    if device == "cpu":
+        return
+    from taut.compile.scheduling import CudaStreams
 
     if out is not None:
-        save(made, out, example_inputs=inputs, force=force)
+        raise ArgumentError(
+            "--out",
+            str(out),
+            expected=f"no --out beside --device {device}, since a CUDA graph lives in its process only",
+            fix="call taut.compile.schedule_streams where the model is to run",
+        )
+    try:
+        CudaStreams(device)
+    except ArgumentError as error:
+        raise ArgumentError("--device", device, expected=str(error.expected), fix=error.fix) from error
+
+
+def _write(report: ScheduleReport, name: str, html: Path | None, trace: Path | None) -> None:
+    from taut.compile.scheduling import chrome_trace, render_schedule
+
     if html is not None:
-        page = render_schedule(name, made.schedule)
+        page = render_schedule(name, report)
         write_whole(html, lambda path: path.write_text(page, encoding="utf-8"))
     if trace is not None:
-        text = json.dumps(chrome_trace(made.schedule), allow_nan=False)
+        text = json.dumps(chrome_trace(report), allow_nan=False)
         write_whole(trace, lambda path: path.write_text(text, encoding="utf-8"))

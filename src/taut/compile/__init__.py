@@ -20,7 +20,14 @@ from taut.compile._inspect import (
 )
 from taut.compile._model import CompiledModel, CompileReport, compile_model
 from taut.compile._save import check_program_destination, example_of, failed_kernels, is_program, load, save
-from taut.compile.scheduling import ScheduledModel, ScheduleReport, schedule, schedule_of
+from taut.compile.scheduling import (
+    ScheduledModel,
+    ScheduleReport,
+    StreamedModel,
+    schedule,
+    schedule_of,
+    schedule_streams,
+)
 
 __all__ = [
     "CHILD",
@@ -35,6 +42,7 @@ __all__ = [
     "ScheduleReport",
     "ScheduledModel",
     "Step",
+    "StreamedModel",
     "check_program_destination",
     "compile_model",
     "example_of",
@@ -48,6 +56,7 @@ __all__ = [
     "save",
     "schedule",
     "schedule_of",
+    "schedule_streams",
     "seconds_by_label",
 ]
 

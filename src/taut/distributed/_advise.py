@@ -11,7 +11,7 @@ import numpy as np
 
 from taut.distributed._candidates import BASELINES, CANDIDATES
 from taut.distributed._profile import Profile
-from taut.distributed._step_time import Cluster, sent_bytes, step_seconds
+from taut.distributed._step_time import AS_IS, Change, Cluster, sent_bytes, step_seconds
 from taut.distributed._workload import BUCKET_BYTES, Workload
 from taut.errors import ArgumentError
 from taut.stats import Interval
@@ -33,8 +33,8 @@ class Prediction:
         sent: bytes that each rank sends in a step.
         speedup: for each baseline, its step time over this one.
         verdict: against the faster of the baselines.
-        crossover: bytes per second of a link below which it beats the faster baseline, None if it nowhere does, and
-            infinite if it does on every link.
+        crossover: bytes per second of a link below which it beats the faster baseline by what a verdict asks for, 1 %;
+            None if it nowhere does, and infinite if it does on every link.
     """
 
     name: str
@@ -48,9 +48,9 @@ class Prediction:
         """As plain JSON values."""
         return {
             "name": self.name,
-            "seconds": _listed(self.seconds),
+            "seconds": listed(self.seconds),
             "sent_bytes": self.sent,
-            "speedup": {name: _listed(one) for name, one in self.speedup.items()},
+            "speedup": {name: listed(one) for name, one in self.speedup.items()},
             "verdict": self.verdict,
             "crossover_bytes_per_second": "any"
             if self.crossover is not None and math.isinf(self.crossover)
@@ -112,6 +112,7 @@ def advise(
     names: Sequence[str] | None = None,
     bucket_bytes: int = BUCKET_BYTES,
     crossovers: bool = True,
+    change: Change = AS_IS,
 ) -> Advice:
     """Predict the step time of each compressor, and say which one helps.
 
@@ -123,18 +124,15 @@ def advise(
             always among them.
         bucket_bytes: `bucket_cap_mb` of DistributedDataParallel.
         crossovers: whether to look for the bandwidths at which verdicts turn.
+        change: what would be different, for all of them.
 
     Raises:
         ArgumentError: a name that the profile has no costs of.
     """
-    wanted = [*BASELINES, *(names if names is not None else profile.costs)]
-    compared = list(dict.fromkeys(wanted))
-    for name in compared:
-        if name not in profile.costs:
-            raise ArgumentError("compressor", name, expected=f"one of {', '.join(profile.costs)}")
-    times = {name: predict(workload, name, cluster, profile, bucket_bytes) for name in compared}
+    compared = compared_names(names, profile)
+    times = {name: predict(workload, name, cluster, profile, bucket_bytes, change) for name in compared}
     baseline = min(BASELINES, key=lambda name: times[name][0])
-    turns = _crossovers(workload, compared, cluster, profile, bucket_bytes) if crossovers else {}
+    turns = _crossovers(workload, compared, cluster, profile, bucket_bytes, change) if crossovers else {}
     predictions = []
     for name in compared:
         speedup = {one: interval(times[one] / times[name]) for one in BASELINES}
@@ -153,11 +151,22 @@ def advise(
 
 
 def predict(
-    workload: Workload, name: str, cluster: Cluster, profile: Profile, bucket_bytes: int = BUCKET_BYTES
+    workload: Workload,
+    name: str,
+    cluster: Cluster,
+    profile: Profile,
+    bucket_bytes: int = BUCKET_BYTES,
+    change: Change = AS_IS,
 ) -> np.ndarray:
     """Seconds of a step with a compressor of `CANDIDATES`, (1 + draws,), the estimate first."""
     return step_seconds(
-        workload, CANDIDATES[name], profile.costs[name], cluster, profile.links, bucket_bytes=bucket_bytes
+        workload,
+        CANDIDATES[name],
+        profile.costs[name],
+        cluster,
+        profile.links,
+        bucket_bytes=bucket_bytes,
+        change=change,
     )
 
 
@@ -169,10 +178,27 @@ def sweep(
     bandwidths: Sequence[float],
     *,
     bucket_bytes: int = BUCKET_BYTES,
+    change: Change = AS_IS,
 ) -> dict[str, list[Interval]]:
     """Step times over bandwidths, for each compressor by name."""
     clusters = [replace(cluster, bandwidth=bandwidth) for bandwidth in bandwidths]
-    return {name: [interval(predict(workload, name, one, profile, bucket_bytes)) for one in clusters] for name in names}
+    return {
+        name: [interval(predict(workload, name, one, profile, bucket_bytes, change)) for one in clusters]
+        for name in names
+    }
+
+
+def compared_names(names: Sequence[str] | None, profile: Profile) -> list[str]:
+    """The baselines and the named compressors, all that the profile has costs of if None.
+
+    Raises:
+        ArgumentError: a name that the profile has no costs of.
+    """
+    compared = list(dict.fromkeys([*BASELINES, *(names if names is not None else profile.costs)]))
+    for name in compared:
+        if name not in profile.costs:
+            raise ArgumentError("compressor", name, expected=f"one of {', '.join(profile.costs)}")
+    return compared
 
 
 def verdict(speedup: Interval) -> Verdict:
@@ -191,13 +217,18 @@ def interval(draws: np.ndarray) -> Interval:
 
 
 def _crossovers(
-    workload: Workload, names: Sequence[str], cluster: Cluster, profile: Profile, bucket_bytes: int
+    workload: Workload,
+    names: Sequence[str],
+    cluster: Cluster,
+    profile: Profile,
+    bucket_bytes: int,
+    change: Change,
 ) -> dict[str, float | None]:
-    """For each compressor the highest bandwidth at which it beats the faster baseline, between two of a grid."""
+    """For each compressor the highest bandwidth at which it is worth while, between two of a grid."""
     times = {
         name: np.array(
             [
-                predict(workload, name, replace(cluster, bandwidth=float(one)), profile, bucket_bytes)[0]
+                predict(workload, name, replace(cluster, bandwidth=float(one)), profile, bucket_bytes, change)[0]
                 for one in BANDWIDTHS
             ]
         )
@@ -208,7 +239,7 @@ def _crossovers(
     for name in names:
         if name in BASELINES:
             continue
-        gain = np.log(base / times[name])  # (bandwidths,)
+        gain = np.log(base / times[name] / _WORTH_WHILE)  # (bandwidths,)
         better = np.flatnonzero(gain > 0)
         if not len(better):
             found[name] = None
@@ -221,5 +252,6 @@ def _crossovers(
     return found
 
 
-def _listed(one: Interval) -> list[float]:
+def listed(one: Interval) -> list[float]:
+    """As plain JSON values."""
     return [one.estimate, one.low, one.high]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple, TypeAlias
+from typing import ClassVar, NamedTuple, Self, TypeAlias
 
 import torch
 
@@ -16,16 +16,32 @@ Memory: TypeAlias = dict[str, dict[str, torch.Tensor]]
 """What is kept from step to step, by the name of the parameter and the name of the quantity, e.g. "residual"."""
 
 
-class Gradient(NamedTuple):
-    """The gradient of one parameter on this rank.
+FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+"""What gradients may be of."""
 
-    Attributes:
-        name: of the parameter in the module.
-        tensor: of the shape of the parameter, contiguous; an exchange replaces it.
-    """
 
+class _Named(NamedTuple):
     name: str
     tensor: torch.Tensor
+
+
+class Gradient(_Named):
+    """The gradient of one parameter on this rank.
+
+    Args:
+        name: of the parameter in the module.
+        tensor: of the shape of the parameter, contiguous; an exchange replaces it.
+
+    Raises:
+        ArgumentError: the tensor is not of real floating-point numbers.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, name: str, tensor: torch.Tensor) -> Self:
+        if tensor.dtype not in FLOATS:
+            raise ArgumentError(f"gradient {name}", tensor.dtype, expected="float32, float64, float16 or bfloat16")
+        return super().__new__(cls, name, tensor)
 
 
 class Compressor(ABC):

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from taut.distributed._compressor import Gradient
+from taut.distributed._compressor import FLOATS, Gradient
 from taut.distributed._handle import Handle, wait
 from taut.distributed._ordered import Job
 from taut.errors import ArgumentError
 
-_FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-_MOST_ELEMENTS = 2**31 - 1
+MOST_ELEMENTS = 2**31 - 1
+"""That the int32 indices of sparse messages count."""
 
 
 def check_data_parallel(module: DistributedDataParallel) -> dict[str, torch.nn.Parameter]:
@@ -41,9 +41,9 @@ def check_parameters(named: Mapping[str, torch.nn.Parameter]) -> None:
         ArgumentError: one is not floating point, or has more elements than an int32 counts.
     """
     for name, parameter in named.items():
-        if parameter.requires_grad and parameter.dtype not in _FLOATS:
+        if parameter.requires_grad and parameter.dtype not in FLOATS:
             raise ArgumentError(f"parameter {name}", parameter.dtype, expected="float32, float64, float16 or bfloat16")
-        if parameter.numel() > _MOST_ELEMENTS:
+        if parameter.numel() > MOST_ELEMENTS:
             raise ArgumentError(f"parameter {name}", tuple(parameter.shape), expected="fewer than 2^31 elements")
 
 

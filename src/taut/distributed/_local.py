@@ -8,10 +8,15 @@ from typing import Any, TypeVar
 
 import torch
 
+from taut.distributed._compressor import check_whole
+from taut.distributed._meeting import Meeting
 from taut.distributed._traffic import COUNT_BYTES, Message
 from taut.distributed._wire import Coding, pack_entries
+from taut.errors import ArgumentError
 
 Result = TypeVar("Result")
+TIMEOUT_SECONDS = 1800.0
+"""That a rank waits for the others: as long as torch.distributed does."""
 
 
 class LocalCommunicator:
@@ -25,12 +30,12 @@ class LocalCommunicator:
         sent: bytes that this rank would have given to a link so far.
     """
 
-    def __init__(self, rank: int, slots: list[Any], barrier: threading.Barrier) -> None:
+    def __init__(self, rank: int, slots: list[Any], meeting: Meeting) -> None:
         self.rank = rank
         self.size = len(slots)
         self.sent = 0.0
         self._slots = slots
-        self._barrier = barrier
+        self._meeting = meeting
 
     def all_reduce(self, tensor: torch.Tensor) -> None:
         """Replace a tensor by its sum over ranks."""
@@ -67,46 +72,50 @@ class LocalCommunicator:
 
     def _share(self, item: Any) -> list[Any]:
         self._slots[self.rank] = item
-        self._barrier.wait()
+        self._meeting.wait(self.rank)
         items = list(self._slots)
-        self._barrier.wait()  # nobody writes again before all have read
+        self._meeting.wait(self.rank)  # nobody writes again before all have read
         return items
 
 
-def run_ranks(ranks: int, work: Callable[[LocalCommunicator], Result]) -> list[Result]:
+def run_ranks(
+    ranks: int, work: Callable[[LocalCommunicator], Result], *, timeout: float = TIMEOUT_SECONDS
+) -> list[Result]:
     """Run a function as each rank of a group of threads.
 
     Args:
         ranks: threads.
         work: called with the communicator of each rank; it makes the same calls in the same order on each of them.
+        timeout: seconds that a rank waits for the others in a call. A thread that is late goes on in the background.
 
     Returns:
         What it returned, by rank.
 
     Raises:
+        ArgumentError: `ranks` is not a whole number above 0, or `timeout` no time above 0.
+        CommunicationError: a rank has returned while others wait for it in a call, or did not come in time.
         Exception: the first that a rank raised; the others stop at their next call.
     """
-    barrier = threading.Barrier(ranks)
+    check_whole("ranks", ranks, 1)
+    if not timeout > 0:
+        raise ArgumentError("timeout", timeout, expected="seconds above 0")
+    meeting = Meeting(ranks, timeout)
     slots: list[Any] = [None] * ranks
     results: list[Any] = [None] * ranks
-    errors: list[BaseException] = []
 
     def run(rank: int) -> None:
+        failure: BaseException | None = None
         try:
-            results[rank] = work(LocalCommunicator(rank, slots, barrier))
-        except threading.BrokenBarrierError:
-            pass
+            results[rank] = work(LocalCommunicator(rank, slots, meeting))
         except BaseException as error:
-            errors.append(error)
-            barrier.abort()
+            failure = error
+        meeting.leave(rank, failure)
 
-    threads = [threading.Thread(target=run, args=(rank,), daemon=True) for rank in range(ranks)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
+    for rank in range(ranks):
+        threading.Thread(target=run, args=(rank,), daemon=True).start()
+    failure = meeting.wait_for_end()
+    if failure is not None:
+        raise failure
     return results
 
 

@@ -52,6 +52,7 @@ class LocalRanks:
         self._threads = threads
         self._processes: list[Any] = []
         self._connections: list[Connection] = []
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def __len__(self) -> int:
         return len(self._places)
@@ -59,10 +60,11 @@ class LocalRanks:
     def __enter__(self) -> Self:
         context = multiprocessing.get_context("spawn")
         self._folder = tempfile.TemporaryDirectory(prefix="taut-ranks-")
+        store = str(Path(self._folder.name) / "store")
         try:
             for rank, place in enumerate(self._places):
                 ours, theirs = context.Pipe()
-                arguments = (rank, len(self), place, str(Path(self._folder.name) / "store"), self._threads, theirs)
+                arguments = (rank, len(self), place, store, self._threads, theirs)
                 process = context.Process(target=_serve, args=arguments, daemon=True)
                 process.start()
                 theirs.close()
@@ -103,7 +105,7 @@ class LocalRanks:
             raise
 
     def close(self) -> None:
-        """End the ranks at once."""
+        """End the ranks at once; nothing happens if none are running."""
         for connection in self._connections:
             connection.close()
         for process in self._processes:
@@ -111,7 +113,9 @@ class LocalRanks:
         for process in self._processes:
             process.join()
         self._connections, self._processes = [], []
-        self._folder.cleanup()
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
 
     def _collect(self, timeout: float) -> list[Any]:
         deadline = time.monotonic() + timeout

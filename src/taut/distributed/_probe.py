@@ -199,7 +199,7 @@ def _profile(
     if slowdown > _MOST_SLOWDOWN:
         doubts.append(f"computing took {slowdown:.1f} times as long beside communication, as if other work had run too")
     costs = time_encoders(lambda name, share: say(f"timing {name}", 0.5 + share / 2))
-    return Profile(links, costs, slowdown, bandwidth, ranks, 1 / crowding, fingerprint().to_dict(), tuple(doubts))
+    return Profile(links, costs, slowdown, bandwidth, ranks, fingerprint().to_dict(), tuple(doubts))
 
 
 def _time_beside(seconds: float = 0.3) -> tuple[float, float, float]:

@@ -32,7 +32,6 @@ class Profile:
         slowdown: of a backward pass by concurrent communication, beyond the processor time that this needs.
         bandwidth: of the probed links in bytes per second; None if they were loopback.
         ranks: that took part.
-        cores: for each of the ranks on a host.
         host: fingerprint of the host of rank 0.
         doubts: why the figures may be wrong, a sentence each; none on a quiet host.
     """
@@ -42,7 +41,6 @@ class Profile:
     slowdown: float
     bandwidth: float | None
     ranks: int
-    cores: float
     host: Mapping[str, Any] = field(default_factory=dict)
     doubts: tuple[str, ...] = ()
 
@@ -73,7 +71,6 @@ class Profile:
             "slowdown": self.slowdown,
             "bandwidth_bytes_per_second": self.bandwidth,
             "ranks": self.ranks,
-            "cores_per_rank": self.cores,
             "host": dict(self.host),
             "doubts": list(self.doubts),
         }
@@ -141,7 +138,6 @@ def _parsed(document: dict[str, Any]) -> Profile:
         if document["bandwidth_bytes_per_second"] is None
         else _number(document, "bandwidth_bytes_per_second", 1.0),
         ranks=int(_number(document, "ranks", 1)),
-        cores=_number(document, "cores_per_rank", 0.0),
         host=dict(document["host"]),
         doubts=tuple(map(str, document.get("doubts", ()))),
     )

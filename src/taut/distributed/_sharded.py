@@ -11,10 +11,11 @@ import torch.distributed as dist
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.fsdp._fully_shard._fsdp_api import ReduceScatter
 from torch.distributed.fsdp._fully_shard._fsdp_common import FSDPMeshInfo
+from torch.distributed.fsdp._fully_shard._fsdp_param import FSDPParam
 from torch.distributed.fsdp._fully_shard._fsdp_param_group import FSDPParamGroup
 
 from taut.distributed._compressor import Compressor, Gradient
-from taut.distributed._data_parallel import check_parameters
+from taut.distributed._data_parallel import MOST_ELEMENTS, check_parameters
 from taut.distributed._handle import Handle, wait
 from taut.errors import ArgumentError
 
@@ -25,7 +26,8 @@ def check_sharded(module: torch.nn.Module, levels: Sequence[Compressor]) -> dict
     """The parameters of a sharded module.
 
     Raises:
-        ArgumentError: a compressor needs whole matrices, or a group of parameters is of a kind that is not supported.
+        ArgumentError: a compressor needs whole matrices, or a group of parameters is of a kind that is not supported,
+            or has more elements than an int32 counts.
     """
     for level in levels:
         if not level.shardable:
@@ -44,6 +46,14 @@ def check_sharded(module: torch.nn.Module, levels: Sequence[Compressor]) -> dict
         sharers.add(tuple(dist.get_process_group_ranks(group.mesh_info.shard_process_group)))
     if len(sharers) != 1:
         raise ArgumentError("module", sorted(sharers), expected="all of its parameters shared by the same ranks")
+    for name, shape in sharded_names(module).items():
+        if shape.numel() > MOST_ELEMENTS:
+            raise ArgumentError(
+                f"module {name}",
+                f"{shape.numel()} elements in one group",
+                expected="fewer than 2^31 elements in the parameters that travel together",
+                fix="apply fully_shard to the layers of this module as well, each of which is a group then",
+            )
     named = dict(module.named_parameters())
     check_parameters(named)
     return {name: parameter for name, parameter in named.items() if parameter.requires_grad}
@@ -63,7 +73,7 @@ def sharded_names(module: torch.nn.Module) -> dict[str, torch.Size]:
     for name, group in _groups(module):
         if group is None:
             continue
-        elements = sum(_padded(parameter._orig_size, ranks) for parameter in group.fsdp_params)
+        elements = sum(_padded(parameter._orig_size, ranks) for parameter in _trained(group))
         shapes[name] = torch.Size([elements])
     return shapes
 
@@ -118,12 +128,17 @@ class _ReduceScatter(ReduceScatter):
 
 
 def _groups(module: torch.nn.Module) -> Iterator[tuple[str, FSDPParamGroup | None]]:
-    """The group of each sharded module that has parameters of its own; None where there are several."""
+    """The group of each sharded module that has parameters of its own to train; None where there are several."""
     for name, child in module.named_modules():
         if isinstance(child, FSDPModule):
             groups = child._get_fsdp_state()._fsdp_param_groups
-            if groups:
+            if any(_trained(group) for group in groups):
                 yield name or _ROOT, groups[0] if len(groups) == 1 else None
+
+
+def _trained(group: FSDPParamGroup) -> list[FSDPParam]:
+    """The parameters of a group that get gradients; only those travel."""
+    return [parameter for parameter in group.fsdp_params if parameter.sharded_param.requires_grad]
 
 
 def _padded(size: torch.Size, ranks: int) -> int:

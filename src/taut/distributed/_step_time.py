@@ -6,15 +6,18 @@ Systems (MLSys 2022), whose closed form holds for equal buckets; here each bucke
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
 from taut.distributed._compressor import Compressor
 from taut.distributed._workload import BUCKET_BYTES, Workload
-from taut.hardware import LinkModel
+from taut.errors import ArgumentError
+from taut.hardware import FORMS, LinkModel
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,34 @@ class Cluster:
     slowdown: float = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What would be different from the job as it is.
+
+    Args:
+        compute: how many times as fast forward and backward pass are.
+        encoder: how many times as fast encoding and decoding are.
+        size: how many times as large messages are.
+        overlap: gradients travel beside the backward pass; else after it.
+
+    Raises:
+        ArgumentError: a factor is not a number above 0.
+    """
+
+    compute: float = 1.0
+    encoder: float = 1.0
+    size: float = 1.0
+    overlap: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("compute", "encoder", "size"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ArgumentError(name, getattr(self, name), expected="a factor above 0")
+
+
+AS_IS = Change()
+
+
 def step_seconds(
     workload: Workload,
     compressor: Compressor,
@@ -60,41 +91,70 @@ def step_seconds(
     links: LinkModel,
     *,
     bucket_bytes: int = BUCKET_BYTES,
+    change: Change = AS_IS,
 ) -> np.ndarray:
     """Seconds of a step, (1 + draws,): the estimate, then draws of what it may be.
 
     Buckets are encoded, sent and decoded one after the other, beside the backward pass. Where both use one processor
     the work of the exchange delays it.
     """
+    plan = bucket_plan(workload, compressor, cluster.ranks, bucket_bytes)
     crowding = cluster.crowding
-    draws = len(cost.coefficients)
-    finish, stolen = np.zeros(draws), np.zeros(draws)
-    for ready, parameters, elements, messages in _plan(workload, compressor, cluster.ranks, bucket_bytes):
-        coding = crowding * cost.seconds(parameters, elements, cluster.ranks)
-        sending, software = np.zeros(draws), np.zeros(draws)
-        for collective, size in messages:
-            sending += links.seconds(collective, size, cluster.ranks, cluster.bandwidth, crowding=crowding)
-            software += crowding * links.software(collective, size, cluster.ranks)
-        begin = cluster.slowdown * crowding * ready + (stolen if cluster.competes else 0.0)
-        finish = np.maximum(begin, finish) + coding + sending
-        stolen = stolen + coding + software
-    computed = cluster.slowdown * crowding * workload.backward + (stolen if cluster.competes else 0.0)
-    return crowding * workload.other + np.maximum(finish, computed)
+    computing = crowding / change.compute * (cluster.slowdown if change.overlap else 1.0)
+    coding = crowding / change.encoder * (cost.coefficients @ plan.encoded)  # (1 + draws, buckets)
+    sending, work = coding.copy(), coding.copy()
+    for collective, (messages, sizes) in plan.messages.items():
+        larger = change.size * sizes
+        sending += links.series_seconds(
+            collective, messages, larger, cluster.ranks, cluster.bandwidth, crowding=crowding
+        )
+        work += crowding * links.software(collective, 1.0, cluster.ranks)[:, None] * larger
+    backward = computing * workload.backward
+    competes = cluster.competes and change.overlap
+    begin = computing * plan.ready if change.overlap else np.full_like(plan.ready, backward)
+    if competes:
+        begin = begin + np.cumsum(work, axis=1) - work
+    # The link is busy from some bucket on until the end: from the one for which that takes longest.
+    done = np.cumsum(sending, axis=1)
+    finish = (begin - done + sending).max(axis=1) + done[:, -1]
+    computed = backward + (work.sum(axis=1) if competes else 0.0)
+    return crowding * workload.other / change.compute + np.maximum(finish, computed)
 
 
 def sent_bytes(workload: Workload, compressor: Compressor, ranks: int, *, bucket_bytes: int = BUCKET_BYTES) -> float:
     """Bytes that each rank sends in a step."""
-    return sum(compressor.traffic(bucket.shapes, ranks).sent(ranks) for bucket in workload.buckets(bucket_bytes))
+    messages = bucket_plan(workload, compressor, ranks, bucket_bytes).messages
+    return sum(float(sizes.sum()) * FORMS[name].counts(ranks)[1] for name, (_, sizes) in messages.items())
+
+
+class BucketPlan(NamedTuple):
+    """The buckets of a step.
+
+    Attributes:
+        ready: (buckets,) seconds from the start of the backward pass until each is complete.
+        encoded: (3, buckets) parameters, elements, and elements times ranks.
+        messages: for each collective, (buckets,) how many each bucket needs, and (buckets,) their bytes.
+    """
+
+    ready: np.ndarray
+    encoded: np.ndarray
+    messages: Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 
 @lru_cache(maxsize=4096)
-def _plan(
-    workload: Workload, compressor: Compressor, ranks: int, bucket_bytes: int
-) -> Sequence[tuple[float, int, int, Sequence[tuple[str, float]]]]:
-    """For each bucket: when it is ready, its parameters and elements, and its messages as (collective, bytes)."""
-    plan = []
-    for bucket in workload.buckets(bucket_bytes):
-        messages = compressor.traffic(bucket.shapes, ranks).messages
-        sizes = tuple((message.collective, message.size) for message in messages)
-        plan.append((bucket.ready, len(bucket.shapes), bucket.elements, sizes))
-    return tuple(plan)
+def bucket_plan(workload: Workload, compressor: Compressor, ranks: int, bucket_bytes: int) -> BucketPlan:
+    """The buckets of a step and what they send."""
+    buckets = workload.buckets(bucket_bytes)
+    elements = np.array([bucket.elements for bucket in buckets], dtype=np.float64)
+    parameters = [len(bucket.shapes) for bucket in buckets]
+    messages: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for place, bucket in enumerate(buckets):
+        for message in compressor.traffic(bucket.shapes, ranks).messages:
+            if message.size > 0:
+                counts, sizes = messages.setdefault(
+                    message.collective, (np.zeros(len(buckets)), np.zeros(len(buckets)))
+                )
+                counts[place] += 1
+                sizes[place] += message.size
+    ready = np.array([bucket.ready for bucket in buckets])
+    return BucketPlan(ready, np.stack([parameters, elements, elements * ranks]), messages)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Literal, NamedTuple, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -163,6 +164,7 @@ def sparse_bytes(kept: float, elements: float, value_bytes: int, coding: Coding 
     return kept * (value_bytes + index_bits / 8)
 
 
+@lru_cache(maxsize=4096)
 def coded_bits(share: float) -> float:
     """Bits of an index in the compact coding, where a share of all places was chosen at random: a Rice code of gaps."""
     share = min(max(share, 1e-9), 1 - 1e-9)

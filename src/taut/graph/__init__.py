@@ -17,6 +17,8 @@ from taut.graph._hash import cost_key, structural_hash
 from taut.graph._infer import infer_types
 from taut.graph._inputs import InputChecker, bind_sizes
 from taut.graph._interpreter import Interpreter
+from taut.graph._plan import Plan, PlanStep
+from taut.graph._policy import is_torch_operator, resolve
 from taut.graph._rewrite import Builder, eliminate_dead_code, rewrite
 from taut.graph._storage import load_graph, save_graph
 from taut.graph._symbols import evaluate, symbol
@@ -48,6 +50,8 @@ __all__ = [
     "Interpreter",
     "Node",
     "OperationCost",
+    "Plan",
+    "PlanStep",
     "Ref",
     "ScalarType",
     "SymbolRange",
@@ -69,12 +73,14 @@ __all__ = [
     "format_graph",
     "graph_cost",
     "infer_types",
+    "is_torch_operator",
     "load_graph",
     "map_tree",
     "operation_cost",
     "read_document",
     "read_tensors",
     "requested_from",
+    "resolve",
     "rewrite",
     "save_graph",
     "structural_hash",

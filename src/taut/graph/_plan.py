@@ -21,7 +21,7 @@ from taut.graph._types import Argument, Graph, Node, Ref, references
 Get = Callable[[list[Any]], Sequence[Any]]
 
 
-class Step(NamedTuple):
+class PlanStep(NamedTuple):
     """One operation: `values[output] = function(*get(values))`, then the slots in `free` are released."""
 
     function: Callable[..., Any]
@@ -47,7 +47,7 @@ class Plan:
         self.device = device
         self.template: list[Any] = []
         self.slots: dict[Ref, int] = {}
-        self.steps: list[Step] = []
+        self.steps: list[PlanStep] = []
         self.inputs: list[int] = []
         last = _last_uses(graph)
         for node in graph.nodes:
@@ -70,7 +70,7 @@ class Plan:
         self.template.append(value)
         return len(self.template) - 1
 
-    def step(self, node: Node, free: tuple[int, ...], packed: Mapping[int, torch.Tensor]) -> Step:
+    def step(self, node: Node, free: tuple[int, ...], packed: Mapping[int, torch.Tensor]) -> PlanStep:
         """The step for a node; `packed` tensors stand in for arguments, by position."""
         function = self.function(node)
         arguments = tuple(packed.get(position, argument) for position, argument in enumerate(node.args))
@@ -87,7 +87,7 @@ class Plan:
         slots = tuple(self.slots[Ref(node.id, index)] for index in range(len(node.outputs)))
         several = node.op in CONTROL_FLOW or (is_torch_operator(node.op) and returns_sequence(node.op))
         output = slots[0] if len(slots) == 1 and not several else -1
-        return Step(function, get, output, slots, free, node)
+        return PlanStep(function, get, output, slots, free, node)
 
     def function(self, node: Node) -> Callable[..., Any]:
         """What computes the node's outputs from its arguments."""

@@ -7,6 +7,7 @@ ones what the library does with each byte.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -100,6 +101,32 @@ class LinkModel:
         Raises:
             ArgumentError: the collective was not measured, or a figure is out of range.
         """
+        sizes = np.array([max(size, 0.0)])
+        return self.series_seconds(collective, np.sign(sizes), sizes, ranks, bandwidth, crowding=crowding)[:, 0]
+
+    def series_seconds(
+        self,
+        collective: str,
+        messages: np.ndarray,
+        sizes: np.ndarray,
+        ranks: int,
+        bandwidth: float | None,
+        *,
+        crowding: float = 1.0,
+    ) -> np.ndarray:
+        """Seconds of series of one collective, (1 + draws, series), of messages one after the other.
+
+        Args:
+            collective: a key of `FORMS`.
+            messages: (series,) how many there are in each series.
+            sizes: (series,) bytes of the buffers of each series in all.
+            ranks: of the group.
+            bandwidth: of each rank's link in bytes per second; None where no link binds.
+            crowding: ranks that share a core, 1 or more.
+
+        Raises:
+            ArgumentError: the collective was not measured, or a figure is out of range.
+        """
         found = self.coefficients.get(collective)
         if found is None:
             raise ArgumentError("collective", collective, expected=f"one of {', '.join(self.coefficients)}")
@@ -107,9 +134,10 @@ class LinkModel:
             raise ArgumentError("ranks", ranks, expected="1 or more")
         if bandwidth is not None and not bandwidth > 0:
             raise ArgumentError("bandwidth", bandwidth, expected="bytes per second above 0, or None")
-        if ranks == 1 or size <= 0:
-            return np.zeros(len(found))
-        return found @ _row(collective, size, ranks, bandwidth, crowding) * self.scatter[collective]
+        if ranks == 1:
+            return np.zeros((len(found), len(sizes)))
+        rows = _rows(collective, messages, sizes, ranks, bandwidth, crowding)
+        return found @ rows * self.scatter[collective][:, None]
 
     def software(self, collective: str, size: float, ranks: int) -> np.ndarray:
         """Seconds of processor time in it, (1 + draws,), which other work of the rank has to wait for on one core."""
@@ -175,7 +203,7 @@ def fit_links(timings: Sequence[CollectiveTiming], *, draws: int = DRAWS, seed: 
             continue
         if len({timing.size for timing in own}) < 2:
             raise MeasurementError(f"{collective}: timings of one size only", expected="two sizes or more")
-        rows = np.array([_row(collective, one.size, one.ranks, one.bandwidth, one.crowding) for one in own])
+        rows = np.array([_rows(collective, 1.0, one.size, one.ranks, one.bandwidth, one.crowding) for one in own])
         # Gradients travel in large messages, over links where there are any.
         linked = any(one.bandwidth is not None for one in own)
         largest = max(one.size for one in own)
@@ -215,8 +243,17 @@ def measured_bandwidth(timings: Sequence[CollectiveTiming], loopback: LinkModel)
     return float(1 / (np.median(per_byte) * GOODPUT))
 
 
-def _row(collective: str, size: float, ranks: int, bandwidth: float | None, crowding: float) -> np.ndarray:
+def _rows(
+    collective: str,
+    messages: float | np.ndarray,
+    size: float | np.ndarray,
+    ranks: int,
+    bandwidth: float | None,
+    crowding: float,
+) -> np.ndarray:
+    """What the coefficients are multiplied by: (4,) of one collective, (4, series) of several series of them."""
     rounds, share = FORMS[collective].counts(ranks)
     sent = size * share
     # The processor is shared by the ranks of a core, the fixed part and the rounds as well.
-    return np.array([crowding, crowding * rounds, crowding * sent, 0.0 if bandwidth is None else sent / bandwidth])
+    latency = crowding * messages
+    return np.array([latency, latency * rounds, crowding * sent, sent / (math.inf if bandwidth is None else bandwidth)])

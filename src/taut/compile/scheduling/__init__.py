@@ -12,14 +12,33 @@ from taut.compile.scheduling._report import (
     schedule_of,
 )
 from taut.compile.scheduling._schedule import Progress, ScheduledModel, schedule
+from taut.compile.scheduling.streams import (
+    CudaStreams,
+    InOrderStreams,
+    StreamedModel,
+    StreamOperators,
+    StreamProgram,
+    Streams,
+    schedule_streams,
+    staged_program,
+    stream_operators,
+    unstaged_program,
+    verify_program,
+)
 
 __all__ = [
     "CandidateTime",
+    "CudaStreams",
+    "InOrderStreams",
     "Mergeable",
     "Progress",
     "ScheduleReport",
     "ScheduledModel",
     "StageTime",
+    "StreamOperators",
+    "StreamProgram",
+    "StreamedModel",
+    "Streams",
     "TimelineSpan",
     "Verdict",
     "chrome_trace",
@@ -30,6 +49,11 @@ __all__ = [
     "render_schedule",
     "schedule",
     "schedule_of",
+    "schedule_streams",
+    "staged_program",
+    "stream_operators",
     "summary",
+    "unstaged_program",
+    "verify_program",
     "with_queues",
 ]

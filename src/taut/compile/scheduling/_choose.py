@@ -10,11 +10,11 @@ from typing import Any
 from taut.compile.scheduling._plan import Candidate
 from taut.compile.scheduling._report import Verdict
 from taut.compile.scheduling._undisturbed import TimedSession, time_sessions
-from taut.stats import compare
+from taut.stats import PairedResult, compare
 
 _SAMPLES = 30
-_ALPHA = 0.01
-_MIN_EFFECT = 0.01
+ALPHA = 0.01
+MIN_EFFECT = 0.01
 _TURNS = 1 / 3
 """The share of the time in which all candidates take turns; the rest is for the best and the sequential program."""
 _CALLS = 10
@@ -63,14 +63,18 @@ def choose(
     result = compare(
         _call(first, inputs),
         _call(best, inputs),
-        alpha=_ALPHA,
-        min_effect=_MIN_EFFECT,
+        alpha=ALPHA,
+        min_effect=MIN_EFFECT,
         budget=budget,
         progress=lambda _, elapsed: progress(min(1.0, elapsed / budget)),
     )
+    return Choice(best if result.verdict == "faster" else first, times, verdict_on(best.name, result))
+
+
+def verdict_on(name: str, result: PairedResult) -> Verdict:
+    """What a report says of a comparison of that candidate with the sequential program."""
     low, high = (end if 0 < end < math.inf else None for end in (result.low, result.high))
-    verdict = Verdict(best.name, result.verdict, result.ratio, low, high, result.confidence, result.pairs)
-    return Choice(best if result.verdict == "faster" else first, times, verdict)
+    return Verdict(name, result.verdict, result.ratio, low, high, result.confidence, result.pairs)
 
 
 def take_turns(candidates: Sequence[Candidate], inputs: Sequence[Any], seconds: float) -> dict[str, float]:

@@ -42,7 +42,7 @@ def render_schedule(name: str, report: ScheduleReport) -> str:
         heading = f"One call of the program {candidate!r}{kept}, with the bound"
         parts.append(
             f"<figure><figcaption>{escape(heading)}</figcaption>"
-            f"{draw_timeline(spans, report.workers, report.bound, span)}</figure>"
+            f"{draw_timeline(spans, report.workers, report.bound, span, report.lane)}</figure>"
         )
     parts += [_candidates(report), _stages(report)]
     return (
@@ -54,9 +54,10 @@ def render_schedule(name: str, report: ScheduleReport) -> str:
 
 def summary(report: ScheduleReport) -> list[str]:
     """What was kept and why, the bound and the gap, and what the search cost, in sentences."""
+    where = "" if report.lane == "worker" else f" of {report.device}"
     path, work = _microseconds(report.critical_path), _microseconds(report.work_by_workers)
     lines = [
-        f"kept: {report.kept}, {report.workers} workers, {_microseconds(report.seconds)} a call",
+        f"kept: {report.kept}, {report.workers} {report.lane}s{where}, {_microseconds(report.seconds)} a call",
         f"bound: no schedule of these steps takes less than {_microseconds(report.bound)} (critical path {path}, work "
         f"shared evenly {work}); the gap to it is {report.gap:.0%}",
     ]
@@ -87,7 +88,9 @@ def summary(report: ScheduleReport) -> list[str]:
     return lines
 
 
-def draw_timeline(spans: Sequence[TimelineSpan], workers: int, bound: float, length: float) -> str:
+def draw_timeline(
+    spans: Sequence[TimelineSpan], workers: int, bound: float, length: float, lane: str = "worker"
+) -> str:
     """One call as SVG: a lane for each worker, a bar for each step, and a line at the bound.
 
     Args:
@@ -95,6 +98,7 @@ def draw_timeline(spans: Sequence[TimelineSpan], workers: int, bound: float, len
         workers: lanes.
         bound: seconds at which to draw the line.
         length: seconds that the drawing is wide.
+        lane: what a worker is called.
     """
     scale = (_WIDTH - _LEFT - 10) / max(length, bound, 1e-12)
     kinds = list(dict.fromkeys(one.kind for one in spans))
@@ -103,7 +107,7 @@ def draw_timeline(spans: Sequence[TimelineSpan], workers: int, bound: float, len
     for worker in range(workers):
         top = worker * _LANE
         drawn.append(
-            f'<text x="0" y="{top + 20}">worker {worker}</text>'
+            f'<text x="0" y="{top + 20}">{escape(lane)} {worker}</text>'
             f'<rect class="lane" x="{_LEFT}" y="{top + 2}" width="{_WIDTH - _LEFT - 10}" height="{_LANE - 4}"/>'
         )
     for one in spans:
@@ -141,7 +145,7 @@ def chrome_trace(report: ScheduleReport) -> dict[str, Any]:
         name = f"{candidate} (kept)" if candidate == report.kept else candidate
         events.append({"ph": "M", "name": "process_name", "pid": process, "tid": 0, "args": {"name": name}})
         for worker in range(report.workers):
-            arguments = {"name": f"worker {worker}"}
+            arguments = {"name": f"{report.lane} {worker}"}
             events.append({"ph": "M", "name": "thread_name", "pid": process, "tid": worker, "args": arguments})
         for one in spans:
             events.append(

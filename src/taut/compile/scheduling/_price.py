@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from taut.codegen import Recipe
 from taut.compile._block import KernelStep
@@ -49,7 +49,7 @@ def merge_prices(
         key = one.convolution.merge_key()
         if key is not None and nodes in owner:
             classes.setdefault(key, []).append((owner[nodes], one))
-    chosen = [some for group in classes.values() for some in _subsets(group) if _worth_pricing(some)][:_MOST_PRICED]
+    chosen = groups_to_price(classes.values())
     made: list[_Wide] = []
     for some in chosen:
         if late():
@@ -64,6 +64,17 @@ def merge_prices(
         if seconds is not None:
             prices[frozenset(number for number, _ in some)] = seconds, tuple(one.node for _, one in some)
     return prices
+
+
+def groups_to_price(
+    classes: Iterable[Sequence[tuple[int, Mergeable]]],
+) -> list[tuple[tuple[int, Mergeable], ...]]:
+    """Groups of convolutions, with the numbers of their operators, of which merging might pay.
+
+    Args:
+        classes: convolutions of which any may be merged with any.
+    """
+    return [some for group in classes for some in _subsets(group) if _worth_pricing(some)][:_MOST_PRICED]
 
 
 def _subsets(group: Sequence[tuple[int, Mergeable]]) -> Iterator[tuple[tuple[int, Mergeable], ...]]:

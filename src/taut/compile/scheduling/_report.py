@@ -38,8 +38,8 @@ class CandidateTime:
     """A program that was measured.
 
     Attributes:
-        name: "sequential", "stages", "list", "split", "intra", "shortest" or "moldable", with "merged " before it
-            where convolutions were merged.
+        name: "sequential", "stages", "greedy", "list", "split", "intra", "shortest" or "moldable", with "merged "
+            before it where convolutions were merged.
         predicted_seconds: of a call.
         measured_seconds: of a call, the least of several means taken in turns with the other candidates.
     """
@@ -88,7 +88,7 @@ class ScheduleReport:
     """How a program was scheduled.
 
     Attributes:
-        workers: threads.
+        workers: threads, or most streams at a time.
         kept: the name of the candidate that was kept.
         staged: the name of the candidate that consists of the best stages.
         seconds: of a call of it.
@@ -108,6 +108,8 @@ class ScheduleReport:
         estimated_steps: whose time on all workers was not measured, for want of time or of cores.
         complete: whether no stage that could have been cheaper was left out for want of time or of cores.
         timelines: when steps ran, by candidate; of the kept one and the stages.
+        lane: what a worker is, "worker" or "stream".
+        device: where it ran.
     """
 
     workers: int
@@ -118,7 +120,6 @@ class ScheduleReport:
     work_by_workers: float
     stages: tuple[StageTime, ...]
     candidates: tuple[CandidateTime, ...]
-    untimed: tuple[str, ...]
     verdict: Verdict | None
     operators: int
     states: int
@@ -126,9 +127,12 @@ class ScheduleReport:
     requests: int
     measured: int
     search_seconds: float
-    estimated_steps: int
     complete: bool
     timelines: Mapping[str, tuple[TimelineSpan, ...]] = dataclasses.field(default_factory=dict)
+    lane: str = "worker"
+    device: str = "cpu"
+    untimed: tuple[str, ...] = ()
+    estimated_steps: int = 0
 
     @property
     def bound(self) -> float:
@@ -211,7 +215,8 @@ def _report(document: Any) -> ScheduleReport:
     for name in ("workers", "operators", "states", "transitions", "requests", "measured", "estimated_steps"):
         given[name] = int(document[name])
     given["untimed"] = tuple(map(_text, document["untimed"]))
-    given["kept"], given["staged"] = _text(document["kept"]), _text(document["staged"])
+    for name in ("kept", "staged", "lane", "device"):
+        given[name] = _text(document[name])
     given["complete"] = bool(document["complete"])
     if not all(one.measured_seconds > 0 for one in given["candidates"]):
         raise ValueError("candidates")

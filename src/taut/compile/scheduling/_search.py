@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,8 +57,47 @@ class StagePlan:
         return Stages(tuple(stage for made in self.code for stage in made), workers)
 
 
-class StageOracle:
+class MeasuringOracle(Protocol):
     """Costs of stages over operators: measured where they are known, else an estimate.
+
+    Attributes:
+        known: seconds of stages that were measured.
+    """
+
+    known: dict[Stage, float]
+
+    @property
+    def strategies(self) -> tuple[Strategy, ...]:
+        """Those to consider."""
+        ...
+
+    def code(self, stage: Stage) -> tuple[Groups, ...]:
+        """What a stage is in the program."""
+        ...
+
+    def plain(self, stage: Stage) -> Stage:
+        """The stage under the name of what it does."""
+        ...
+
+    def measure(self, stage: Stage) -> float:
+        """Seconds of a stage, measured when it is first asked for."""
+        ...
+
+    def wanted(self, stage: Stage) -> bool:
+        """Whether a stage might be measured that is not."""
+        ...
+
+    def cost(self, stage: Stage) -> float | None:
+        """Seconds of a stage that was measured."""
+        ...
+
+    def estimate(self, stage: Stage) -> float:
+        """What a stage would take if its operators took as long as alone."""
+        ...
+
+
+class StageOracle:
+    """Costs of the stages of a program for workers.
 
     Args:
         operators: what stages consist of.
@@ -90,9 +130,9 @@ class StageOracle:
         self._assumed: set[Stage] = set() if assumed is None else assumed
 
     @property
-    def merges(self) -> bool:
-        """Whether there are prices of merged stages."""
-        return bool(self._merged)
+    def strategies(self) -> tuple[Strategy, ...]:
+        """Those to consider: merging where there are prices of it."""
+        return _WITH_MERGING if self._merged else _STRATEGIES
 
     def code(self, stage: Stage) -> tuple[Groups, ...]:
         """What a stage is in the program."""
@@ -142,22 +182,23 @@ class StageOracle:
             loads[position % len(loads)] += float(self._alone[list(group)].sum())
         return max(loads)
 
-    def believed(self, share: float) -> Oracle:
-        """An oracle that takes `share` of its estimate for what was not measured."""
 
-        def believe(stage: Stage) -> float:
-            stage = self.plain(stage)
-            known = self.cost(stage)
-            if known is None:
-                return (1.0 if stage in self._assumed else share) * self.estimate(stage)
-            return known
+def _believed(oracle: MeasuringOracle, share: float) -> Oracle:
+    """An oracle that takes `share` of its estimate for what might still be measured."""
 
-        return lambda stages: np.array([believe(stage) for stage in stages])
+    def believe(stage: Stage) -> float:
+        stage = oracle.plain(stage)
+        known = oracle.cost(stage)
+        if known is None:
+            return (share if oracle.wanted(stage) else 1.0) * oracle.estimate(stage)
+        return known
+
+    return lambda stages: np.array([believe(stage) for stage in stages])
 
 
 def search_stages(
     operators: Operators,
-    oracle: StageOracle,
+    oracle: MeasuringOracle,
     workers: int,
     *,
     budget: float = math.inf,
@@ -205,23 +246,22 @@ def search_stages(
 def _search_part(
     operators: Operators,
     numbers: tuple[int, ...],
-    oracle: StageOracle,
+    oracle: MeasuringOracle,
     workers: int,
     end: float,
     progress: Callable[[int], None] | None,
 ) -> tuple[Schedule, bool]:
     """The cheapest stages of some of the operators, under the names of what they do, and whether that is certain."""
     graph = operators.graph.part(numbers)
-    strategies = _WITH_MERGING if oracle.merges else _STRATEGIES
     while True:
         late = time.perf_counter() > end
-        believe = oracle.believed(1.0 if late else _HOPE)
+        believe = _believed(oracle, 1.0 if late else _HOPE)
 
         def ask(batch: StageBatch, believe: Oracle = believe) -> NDArray[np.float64]:
             named = StageBatch([_renumbered(stage, numbers) for stage in batch], len(operators.graph))
             return np.asarray(believe(named))
 
-        found = search(graph, ask, R, workers, strategies, max_part_size=len(graph))
+        found = search(graph, ask, R, workers, oracle.strategies, max_part_size=len(graph))
         chosen = [oracle.plain(_renumbered(stage, numbers)) for stage in found.stages]
         unknown = [stage for stage in chosen if oracle.wanted(stage)]
         if not unknown or late:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import ClassVar, Literal, NamedTuple, TypeAlias
@@ -135,8 +136,9 @@ class SparseCompressor(Compressor):
     def traffic(self, shapes: Sequence[torch.Size], ranks: int) -> Traffic:
         """Gathered indices and values, and an all-reduce of those gradients for which it is less."""
         elements = [shape.numel() for shape in shapes]
-        dense = sum(count for count in elements if self.travels_dense(count, ranks))
-        sparse = [count for count in elements if not self.travels_dense(count, ranks)]
+        travels_dense = [self.travels_dense(count, ranks) for count in elements]
+        dense = sum(itertools.compress(elements, travels_dense))
+        sparse = [count for count, whole in zip(elements, travels_dense, strict=True) if not whole]
         messages = [Message("all_reduce", 4 * dense)] * bool(dense)
         if sparse:
             kept = sum(self.expected(count) for count in sparse)

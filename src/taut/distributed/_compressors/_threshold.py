@@ -18,6 +18,7 @@ from taut.distributed._thresholds import (
     TensorMagnitudes,
     ThresholdEstimator,
 )
+from taut.errors import ArgumentError
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,10 @@ class Threshold(SparseCompressor):
     def __post_init__(self) -> None:
         check_ratio("ratio", self.ratio)
         check_travel(self.values, self.coding)
+        if isinstance(self.estimator, type) or not hasattr(self.estimator, "logarithms"):
+            raise ArgumentError(
+                "estimator", self.estimator, expected="an estimator of thresholds, e.g. CountedThreshold()"
+            )
 
     def expected(self, elements: int) -> int:
         """How many of so many entries are wanted."""
