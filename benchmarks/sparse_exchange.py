@@ -1,4 +1,4 @@
-"""The exchange of sparse gradients against Gloo's own, over links of a lab: 1 % of the entries on each rank.
+"""The exchange of sparse gradients against Gloo's own, on one host and over links of a lab: 1 % of the entries each.
 
 Ours is `gather_sparse`: "plain" (int32 indices, float32 values), "compact" (coded indices, bfloat16 values, rounding
 included; 2.6 times fewer bytes) and "compact, fp32" (coded indices, float32 values). The peers:
@@ -9,7 +9,8 @@ included; 2.6 times fewer bytes) and "compact, fp32" (coded indices, float32 val
 
 Wall time, the slowest rank of each repetition, arms interleaved; ratios are medians of paired repetitions with a 95 %
 interval. "dense" adds the sum as a dense tensor, which the sparse all-reduce spares the others. The limit is the bytes
-of the plain form over the link. Needs root (network namespaces); without it only loopback is measured.
+of the plain form over the link. Unshaped, all ranks are on one host: ours share memory, the peers use loopback. The
+shaped links need root (network namespaces).
 
     python -m benchmarks.sparse_exchange [--quick] [--json FILE]
 """
@@ -17,11 +18,11 @@ of the plain form over the link. Needs root (network namespaces); without it onl
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -49,19 +50,15 @@ def main() -> int:
     options = parser.parse_args()
     missing = missing_for_lab()
     if missing is not None:
-        print(f"loopback only: {missing}", file=sys.stderr)
+        print(f"one host only: {missing}", file=sys.stderr)
     rates = (None,) if missing else RATES[:2] if options.quick else RATES
     rows = []
-    for ranks in (2,) if options.quick else (2, 4):
-        with ExitStack() as stack:
-            lab = stack.enter_context(LocalRanks(ranks) if missing else LinkLab(ranks))
-            for rate in rates:
-                if isinstance(lab, LinkLab):
-                    lab.shape(None if rate is None else rate * 1e6 / 8)
-                for elements in ELEMENTS[:1] if options.quick else ELEMENTS:
-                    times = lab.run(measure_arms, elements, REPEATS)
-                    rows.append(row := summarise(ranks, rate, elements, times))
-                    show(row)
+    for ranks, rate in itertools.product((2,) if options.quick else (2, 4), rates):
+        with LocalRanks(ranks) if rate is None else LinkLab(ranks, bandwidth=rate * 1e6 / 8) as group:
+            for elements in ELEMENTS[:1] if options.quick else ELEMENTS:
+                times = group.run(measure_arms, elements, REPEATS)
+                rows.append(row := summarise(ranks, rate, elements, times))
+                show(row)
     if options.json is not None:
         document = {"fingerprint": fingerprint().to_dict(), "quietness": str(quietness()), "rows": rows}
         options.json.write_text(json.dumps(document, indent=1) + "\n")
@@ -170,7 +167,7 @@ def summarise(
 def show(row: dict[str, Any]) -> None:
     """Print one cell."""
     rate, limit = row["mbit_per_second"], row["limit_seconds"]
-    link = "unshaped" if rate is None else f"{rate} Mbit/s"
+    link = "one host" if rate is None else f"{rate} Mbit/s"
     bound = "" if limit is None else f", limit of 8 B an entry {limit * 1e3:.1f} ms"
     print(f"{row['ranks']} ranks, {link}, {row['elements'] / 1e6:g} M elements, {RATIO:.0%}{bound}")
     for name, seconds in row["exchange_seconds"].items():

@@ -66,5 +66,6 @@ NB_MODULE(_native, module) {
     taut::bind_peaks(module);
     taut::bind_recurrent(module);
     taut::bind_selection(module);
+    taut::bind_signal(module);
     taut::bind_vector_linear(module);
 }

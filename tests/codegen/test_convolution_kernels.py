@@ -44,6 +44,7 @@ RECIPES = {
     "static": recipe(64, 64, Window((3, 3), padding=(1, 1, 1, 1)), rows=8, columns=8),
     "static 1x1": recipe(20, 72, Window((1, 1)), rows=1, columns=49),
     "static 1x1, residual": recipe(32, 24, Window((1, 1)), rows=5, columns=11, residual=True),
+    "static 1x1, one block of 80": recipe(20, 78, Window((1, 1)), rows=1, columns=49, residual=True),
     "one column": recipe(3, 32, Window((3, 3), padding=(1, 1, 1, 1)), columns=1),
     "one column, channels first": recipe(3, 32, Window((3, 3), padding=(1, 1, 1, 1)), columns=1, channels_first=True),
     "one row": recipe(3, 16, Window((1, 3), (1, 2), (0, 0, 2, 1)), rows=1),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from taut.codegen import Expression, Recipe, Window
+from taut.codegen._depthwise import inputs_before
 from taut.compile._block import (
     Block,
     CallStep,
@@ -189,7 +190,10 @@ def _attention(recipe: Recipe, *tensors: Tensor) -> None:
 
 
 def _convolution(recipe: Recipe, *tensors: Tensor) -> None:
-    x, packed, *_, output = tensors
+    count, before = inputs_before(recipe)
+    x, packed, output = tensors[0], tensors[count], tensors[-1]
+    if before:
+        x = evaluate_expression(before, tensors[:count], None, x.shape)
     window = Window.of(recipe)
     nchw = x if recipe.parameters.get("channels_first") else x.permute(0, 3, 1, 2)
     groups = 1

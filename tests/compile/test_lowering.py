@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import taut
 from taut.codegen import Recipe
+from taut.codegen._depthwise import inputs_before
 from taut.compile._block import CallStep, CopyStep, FallbackStep, KernelStep
 from taut.compile._prepare import prepare
 from taut.compile._program import Lowered, lower
@@ -95,6 +96,58 @@ class Mobile(nn.Module):
 def test_a_mobile_network_needs_nothing_between_its_kernels() -> None:
     made = lowered(Mobile(), (torch.randn(2, 3, 16, 16),), ({0: N},), (torch.randn(3, 3, 16, 16),))
     assert kinds(made) == {"convolution": 2, "depthwise": 1, "pool": 1, "linear": 1}
+
+
+class Sums(nn.Module):
+    """Depthwise convolutions of functions of images that others read too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Conv2d(20, 20, size, padding=size // 2, groups=20) for size in (3, 5, 3, 3))
+        self.scale = nn.Parameter(torch.randn(20, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second, third, fourth = self.layers
+        shared = torch.relu(x)
+        a, b = first(shared), second(shared)
+        return third(torch.relu(a + b * self.scale)) + fourth(torch.minimum(a, b))
+
+
+@pytest.mark.parametrize(
+    ("dynamic", "other", "inputs"),
+    [
+        (({0: N},), torch.randn(3, 20, 6, 7), [1, 1, 2, 3]),
+        (({0: N, 2: torch.export.Dim("H", min=2)},), torch.randn(3, 20, 9, 7), [1, 1, 1, 1]),
+    ],
+)
+def test_what_only_depthwise_convolutions_read_is_computed_in_them(
+    dynamic: Any, other: Tensor, inputs: list[int]
+) -> None:
+    made = lowered(Sums(), (torch.randn(2, 20, 6, 7),), dynamic, (other,))
+    recipes = [step.kernel for step in made.blocks[0].steps if isinstance(step, KernelStep)]
+    found = [
+        inputs_before(recipe) for recipe in recipes if isinstance(recipe, Recipe) and recipe.template == "depthwise"
+    ]
+    assert sorted(count for count, _ in found) == inputs
+    assert all(bool(before) == (inputs[-1] > 1) for _, before in found)
+
+
+class Kept(nn.Module):
+    """A function of an image that is returned, and one that takes long: both stay in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Conv2d(20, 20, 3, padding=1, groups=20) for _ in range(2))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        returned = torch.relu(x)
+        return self.layers[0](returned), returned, self.layers[1](torch.tanh(x))
+
+
+def test_what_others_read_and_what_takes_long_stays_in_memory() -> None:
+    made = lowered(Kept(), (torch.randn(2, 20, 6, 7),))
+    recipes = [step.kernel for step in made.blocks[0].steps if isinstance(step, KernelStep)]
+    assert not any(inputs_before(recipe)[1] for recipe in recipes if isinstance(recipe, Recipe))
 
 
 class Branches(nn.Module):

@@ -63,6 +63,19 @@ class RandomNetwork(torch.nn.Module):
         return torch.cat(values[-3:], 1)
 
 
+class Halves(torch.nn.Module):
+    """A depthwise convolution of a sum of two halves of the channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layer = torch.nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        self.scale = torch.nn.Parameter(torch.randn(channels, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first, second = x.chunk(2, 1)
+        return self.layer(torch.relu(first + second * self.scale))
+
+
 @functools.cache
 def compiled(seed: int) -> CompiledModel:
     model = RandomNetwork(seed).eval()
@@ -306,6 +319,18 @@ def test_parts_make_up_the_whole(model: torch.nn.Module, x: torch.Tensor, parts:
     assert torch.equal(run(x)[0], made.session(x)[0])
 
 
+def test_channels_of_what_is_computed_before_a_depthwise_convolution_make_up_the_whole() -> None:
+    x = torch.randn(1, 80, 9, 7)
+    made = compile_model(Halves(40).eval(), (x,))
+    steps = schedulable(made.lowered.blocks[0])
+    *before, last = steps
+    assert len(made.lowered.blocks[0].steps[last].inputs) == 5  # pyright: ignore - three images, weights, bias
+    stages = (*(((step,),) for step in before), tuple((Part(last, part, 2),) for part in range(2)))
+    lowered = apply_schedule(made.lowered, Stages(stages))
+    run = session(lowered, generate(lowered.program), poison=True)
+    assert torch.equal(run(x)[0], made.session(x)[0])
+
+
 @pytest.mark.parametrize("parts", [2, 3])
 @pytest.mark.parametrize(
     ("model", "shape"),
@@ -318,6 +343,7 @@ def test_parts_make_up_the_whole(model: torch.nn.Module, x: torch.Tensor, parts:
         (torch.nn.Conv2d(24, 40, 1, stride=2), (1, 24, 9, 9)),
         (torch.nn.Conv2d(40, 40, 3, padding=1, groups=40), (1, 40, 7, 6)),
         (torch.nn.Conv2d(20, 20, 5, padding=2, stride=2, groups=20), (1, 20, 13, 12)),
+        (Halves(40), (1, 80, 13, 12)),
         (torch.nn.AvgPool2d(3, 1, 1), (1, 24, 9, 9)),
         (torch.nn.AvgPool2d(3, 2, 1, count_include_pad=False), (1, 24, 9, 9)),
         (torch.nn.MaxPool2d(3, 2), (1, 24, 15, 9)),

@@ -13,7 +13,7 @@ from processes import run_processes
 from scenarios import error_of
 from training import batches, loss_of, network, wrap
 
-from taut.distributed import TopK, attach
+from taut.distributed import TopK, attach, gather_uneven
 
 SECONDS = 4.0
 
@@ -40,6 +40,30 @@ def absent(rank: int) -> tuple[str, str] | None:
     """Only the first rank attaches."""
     model = wrap(network())
     return error_of(lambda: attach(model, TopK(0.1))) if rank == 0 else None
+
+
+def dying(rank: int) -> tuple[str, str] | None:
+    """The last rank dies between two exchanges, at a time of its own."""
+
+    def exchanges() -> None:
+        for step in range(2000):
+            if step == 1000 and rank == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            found = gather_uneven(torch.full((step,), rank))
+            assert all((theirs == other).all() for other, theirs in enumerate(found))
+
+    return error_of(exchanges)
+
+
+@pytest.mark.slow
+def test_ranks_that_share_memory_learn_at_once_that_one_has_died(tmp_path: Path) -> None:
+    first, second, killed = run_processes(3, dying, tmp_path, time_out=3600.0)
+    assert killed is None
+    assert first is not None
+    assert second is not None
+    assert {first[0], second[0]} == {"CommunicationError"}
+    # One may hear of the dead rank from the other, which left for its sake.
+    assert "rank 2 has died" in first[1] + second[1]
 
 
 @pytest.mark.slow

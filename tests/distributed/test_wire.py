@@ -20,12 +20,16 @@ def pair() -> Iterator[LocalRanks]:
         yield ranks
 
 
-def test_entries_of_all_sizes_and_forms_arrive_as_they_were_sent(pair: LocalRanks) -> None:
-    assert pair.run(wire_ranks.exchange_growing_entries) == [9 * 3 * 2] * 2
+@pytest.mark.parametrize("shared", [True, False])
+def test_entries_of_all_sizes_and_forms_arrive_as_they_were_sent(pair: LocalRanks, shared: bool) -> None:
+    assert pair.run(wire_ranks.exchange_growing_entries, shared) == [9 * 3 * 2] * 2
 
 
-def test_uneven_tensors_arrive_as_they_were_sent(pair: LocalRanks) -> None:
-    assert pair.run(wire_ranks.exchange_uneven) == [True, True]
+@pytest.mark.parametrize(("shared", "network"), [(True, False), (True, True), (False, False)])
+def test_uneven_tensors_arrive_as_they_were_sent_on_the_way_that_was_chosen(
+    pair: LocalRanks, shared: bool, network: bool
+) -> None:
+    assert pair.run(wire_ranks.exchange_uneven, shared, network) == [True, True]
 
 
 def test_ranks_that_disagree_on_the_form_are_told_both(pair: LocalRanks) -> None:
@@ -41,8 +45,9 @@ def test_a_probe_that_fails_on_rank_zero_leaves_nobody_waiting(pair: LocalRanks)
 @pytest.mark.slow
 def test_four_ranks() -> None:
     with LocalRanks(4) as ranks:
-        assert ranks.run(wire_ranks.exchange_growing_entries) == [9 * 3 * 2] * 4
-        assert ranks.run(wire_ranks.exchange_uneven) == [True] * 4
+        for shared in (True, False):
+            assert ranks.run(wire_ranks.exchange_growing_entries, shared) == [9 * 3 * 2] * 4
+            assert ranks.run(wire_ranks.exchange_uneven, shared) == [True] * 4
 
 
 def test_an_error_on_a_rank_ends_all_and_is_shown() -> None:

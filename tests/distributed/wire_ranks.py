@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 from unittest import mock
@@ -10,6 +11,8 @@ import torch
 import torch.distributed as dist
 
 from taut.distributed import _probe, gather_sparse, gather_uneven
+from taut.distributed._peers import peers_of
+from taut.distributed._shared_memory import SWITCH
 from taut.errors import CommunicationError, MeasurementError
 
 
@@ -20,16 +23,27 @@ def entries_of(rank: int, kept: int, dtype: torch.dtype) -> tuple[torch.Tensor, 
     return indices, torch.randn(kept, generator=generator).to(dtype)
 
 
-def exchange_growing_entries() -> int:
+def new_group(shared: bool) -> Any:
+    """All ranks once more, with shared memory or without."""
+    group = dist.new_group()
+    assert isinstance(group, dist.ProcessGroup)
+    with mock.patch.dict(os.environ, {SWITCH: "1" if shared else "0"}):
+        gather_uneven(torch.zeros(1), group)
+    assert (peers_of(group)._near is not None) == shared
+    return group
+
+
+def exchange_growing_entries(shared: bool) -> int:
     """Exchanges of all sizes and forms one after the other; returns how many were right."""
     rank, ranks = dist.get_rank(), dist.get_world_size()
+    group = new_group(shared)
     right = 0
     # From nothing to more than the room that receivers offer, back, and more than twice as much at once.
     for step, kept in enumerate((0, 1, 5, 3000, 20_000, 7, 90_000, 0, 89_999)):
         for dtype in (torch.float32, torch.bfloat16, torch.float16):
             for coding in ("plain", "compact"):
                 sizes = [kept // (1 + (other + step) % ranks) for other in range(ranks)]
-                found = gather_sparse(*entries_of(rank, sizes[rank], dtype), coding=coding)
+                found = gather_sparse(*entries_of(rank, sizes[rank], dtype), group, coding=coding)
                 expected = [entries_of(other, size, dtype) for other, size in enumerate(sizes)]
                 right += all(
                     torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in zip(found, expected, strict=True)
@@ -37,16 +51,24 @@ def exchange_growing_entries() -> int:
     return right
 
 
-def exchange_uneven() -> bool:
+def exchange_uneven(shared: bool, network: bool = False) -> bool:
     """Whether tensors of every length and dtype arrive as they were."""
     rank, ranks = dist.get_rank(), dist.get_world_size()
+    group = new_group(shared)
+    before = messages_in_memory(group)
     for dtype in (torch.uint8, torch.int64, torch.float64, torch.bfloat16):
-        for length in (0, 3, 100_001):
+        for length in (0, 3, 100_001, *((17_000_000,) if dtype == torch.uint8 else ())):
             sent = [(torch.arange(length * other) % 100).to(dtype) for other in range(ranks)]
-            found = gather_uneven(sent[rank])
+            found = gather_uneven(sent[rank], group, network=network)
             if not all(torch.equal(a, b) for a, b in zip(found, sent, strict=True)):
                 return False
-    return True
+    return (messages_in_memory(group) > before) == (shared and not network)
+
+
+def messages_in_memory(group: Any) -> int:
+    """How many messages this rank has given through shared memory."""
+    near = peers_of(group)._near
+    return 0 if near is None else near._own._number
 
 
 def disagree() -> str:

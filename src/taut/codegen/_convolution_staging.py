@@ -19,7 +19,8 @@ GUARD = hl.TailStrategy.GuardWithIf
 EXACT = hl.TailStrategy.RoundUp
 MASK = hl.TailStrategy.Predicate
 SHIFT = hl.TailStrategy.ShiftInwards
-_STACK = 256 * 1024
+STACK = 256 * 1024
+"""Bytes of a scratch that may lie on the stack."""
 
 
 class Staging:
@@ -96,7 +97,7 @@ class Staging:
         if self._first:
             columns = run
         func = self.func.compute_at(consumer, at).bound_storage(j, rows)
-        if rows * columns * channels * 4 <= _STACK:
+        if rows * columns * channels * 4 <= STACK:
             func.store_in(hl.MemoryType.Stack)
         if self._flat:
             func.bound_extent(i, run).vectorize(i, lanes)

@@ -10,7 +10,7 @@ from taut.errors import ArgumentError
 Sizes = tuple[int, int]
 Sides = tuple[int, int, int, int]
 
-CHANNEL_BLOCKS = (32, 16, 48, 64, 128)
+CHANNEL_BLOCKS = (32, 16, 48, 64, 80, 128)
 """How many output channels may have their weights lie together."""
 _SCRATCH = 192 * 1024  # bytes of a strip: with a block of weights it stays in the second-level cache
 

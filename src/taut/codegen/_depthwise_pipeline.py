@@ -12,6 +12,7 @@ from typing import Any
 import halide as hl
 
 from taut.codegen._buffers import inputs
+from taut.codegen._computed_inputs import ComputedInputs
 from taut.codegen._convolution_staging import (
     EXACT,
     MASK,
@@ -26,6 +27,8 @@ from taut.codegen._convolution_staging import (
     split_tiles,
 )
 from taut.codegen._convolution_window import Tile, Window, strips
+from taut.codegen._depthwise import inputs_before
+from taut.codegen._expression import aligned as element
 from taut.codegen._expression import evaluate
 from taut.codegen._recipe import Operand, Recipe
 
@@ -37,19 +40,27 @@ _TILES = ((2, 4), (4, 2), (2, 2), (7, 1), (8, 1), (4, 1), (1, 4), (3, 1), (2, 1)
 def pipeline(recipe: Recipe) -> tuple[hl.Pipeline, list[hl.ImageParam]]:
     """The pipeline of a recipe that `depthwise_recipe` made, and its inputs."""
     parameters = inputs(recipe)
-    contiguous(parameters[1], recipe.operands[1])
+    count, before = inputs_before(recipe)
+    weights = parameters[count]
+    contiguous(weights, recipe.operands[count])
     window = Window.of(recipe)
     channels = int(recipe.operands[0].shape[3] or 0)
-    source = source_of(recipe, parameters[0], window, channels)
     c, i, j, n = (hl.Var(name) for name in "cijn")
-    weights = parameters[1]
+    source = source_of(recipe, parameters[0], window, channels)
+    if before:
+
+        def value(place: tuple[hl.Var, ...]) -> hl.Expr:
+            operands = zip(parameters[:count], recipe.operands[:count], strict=True)
+            return evaluate(before, [element(*pair, place) for pair in operands])[-1]
+
+        source = ComputedInputs(recipe, parameters[0], window, value)
     folded = Folded(
         window, source, (c, i, j, n), hl.f32(0), lambda total, x, column, row: total + x * weights[c, column, row]
     )
     result = hl.Func("result")
-    extras = aligned(recipe, parameters, (c, i, j, n), first=2)
+    extras = aligned(recipe, parameters, (c, i, j, n), first=count + 1)
     result[c, i, j, n] = evaluate(recipe.expression, extras, accumulator=folded.value)[-1]
-    schedule_window(result, folded, recipe.operands[2:-1], recipe.operands[-1])
+    schedule_window(result, folded, recipe.operands[count + 1 : -1], recipe.operands[-1])
     return hl.Pipeline(result), parameters
 
 
@@ -74,7 +85,7 @@ class Folded:
     def __init__(
         self,
         window: Window,
-        source: Direct | Staging,
+        source: Direct | Staging | ComputedInputs,
         place: tuple[hl.Var, ...],
         start: hl.Expr,
         step: Callable[[hl.Expr, hl.Expr, int, Any], hl.Expr],
@@ -122,6 +133,10 @@ def schedule_window(result: hl.Func, folded: Folded, extras: Sequence[Operand], 
     """Schedule an output that a window of the staged inputs gives."""
     c, _, _, n = result.args()
     lanes, _ = host_vectors()
+    if isinstance(folded.source, ComputedInputs):
+        at, tile, masked = folded.source.schedule(result, extras, output)
+        folded.schedule(result, at, tile, lanes, masked=masked)
+        return
     lane, block = hl.Var("lane"), hl.Var("block")
     rows, columns, channels = (output.shape[1], output.shape[2], int(output.shape[3] or 0))
     # Where channels do not fill vectors, the last vector starts earlier, unless that would read what is overwritten.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,7 +21,8 @@ from taut.codegen import (
 )
 from taut.compile._anchor import Anchor
 from taut.compile._dims import plain, product, same
-from taut.compile._kernel_operands import operand
+from taut.compile._heads import Head, make_head
+from taut.compile._kernel_operands import operand, pixels_last
 from taut.compile._views import Buffer, View, contiguous
 from taut.graph import Argument, Dim, Graph, Node, TensorType
 
@@ -48,6 +49,12 @@ def is_convolution(graph: Graph, node: Node) -> bool:
     return groups == 1 or (groups == weight.shape[0] == kind.shape[1] and weight.shape[1] == 1)
 
 
+def is_depthwise(graph: Graph, node: Node) -> bool:
+    """Whether `is_convolution` accepts the node and each channel of images is a group."""
+    weight = graph.constant(node.args[1]) if node.op.startswith("aten.conv") else None
+    return weight is not None and weight.dim() == 4 and _window(node, weight)[1] > 1
+
+
 def convolution_parts(graph: Graph, node: Node) -> tuple[Window, int, torch.Tensor | None]:
     """The window, groups and bias of what `is_convolution` accepts."""
     weight = graph.constant(node.args[1])
@@ -58,22 +65,37 @@ def convolution_parts(graph: Graph, node: Node) -> tuple[Window, int, torch.Tens
 def convolution_anchor(lowering: Lowering, node: Node) -> Anchor:
     """The convolution of x (N, C, H, W) or (N, C, W), whose result lies in memory as (N, H, W, C)."""
     weight = lowering.graph.constant(node.args[1])
-    bias = _bias(node)
     assert weight is not None
     window, groups = _window(node, weight)
-    x = lowering.tensor(node.args[0])
-    sizes: list[Dim] = [plain(size) for size in node.type.shape]
     flat = weight.dim() == 3
+    sizes: list[Dim] = [plain(size) for size in node.type.shape]
     if flat:
-        x, weight = x.insert(2), lowering.unsqueezed(weight)
+        weight = lowering.unsqueezed(weight)
         sizes.insert(2, 1)
+
+    def view(buffer: Buffer) -> View:
+        whole = contiguous(buffer, (sizes[0], sizes[2], sizes[3], sizes[1])).permute((0, 3, 1, 2))
+        return whole.drop([2]) if flat else whole
+
+    return (_dense if groups == 1 else _depthwise)(lowering, node, weight, window, sizes, view)
+
+
+def _dense(
+    lowering: Lowering,
+    node: Node,
+    weight: torch.Tensor,
+    window: Window,
+    sizes: list[Dim],
+    view: Callable[[Buffer], View],
+) -> Anchor:
+    x = _image(lowering, node)
     channels = weight.shape[0]
     nhwc = x.permute((0, 2, 3, 1))
-    image = groups == 1 and same(x.strides[3], 1) and _is_image(x.sizes)
+    image = same(x.strides[3], 1) and _is_image(x.sizes)
     if not image:
         nhwc = pixels_last(lowering, x)
     pixels = (sizes[0], sizes[2], sizes[3])
-    if not image and groups == 1 and _is_pointwise(window):
+    if not image and _is_pointwise(window):
         merged = nhwc.reshape((nhwc.sizes[0], 1, product(nhwc.sizes[1:3]), nhwc.sizes[3]))
         if merged is not None:
             nhwc, pixels = merged, (sizes[0], 1, product(sizes[2:]))
@@ -81,39 +103,54 @@ def convolution_anchor(lowering: Lowering, node: Node) -> Anchor:
     kernel_sizes = (*pixels, channels)
 
     def make(extras: Sequence[Operand], expression: Expression) -> Recipe:
-        if groups == 1:
-            return convolution_recipe(
-                operand(source), channels, window, extras=extras, expression=expression, channels_first=image
-            )
-        return depthwise_recipe(operand(source), window, extras=extras, expression=expression)
+        return convolution_recipe(
+            operand(source), channels, window, extras=extras, expression=expression, channels_first=image
+        )
 
     plain_recipe = lowering.tiled(make((), (("accumulator",),)), source, kernel_sizes)
+    packed = lowering.derived(
+        weight,
+        f"packed for {plain_recipe.key}",
+        lambda w: torch.from_numpy(pack_convolution(w.numpy(), plain_recipe)),
+    )
 
-    def pack(w: torch.Tensor) -> torch.Tensor:
-        found = pack_convolution(w.numpy(), plain_recipe) if groups == 1 else pack_depthwise(w.numpy())
-        return torch.from_numpy(found)
+    def recipe(others: Sequence[Operand], _: Operand, expression: Expression) -> Recipe:
+        return with_block(make(others, expression), block_of(plain_recipe))
 
-    packed = lowering.derived(weight, f"packed for {plain_recipe.key}", pack)
-    extras = () if bias is None else (_channels(lowering, bias, kernel_sizes),)
-
-    def view(buffer: Buffer) -> View:
-        whole = contiguous(buffer, (sizes[0], sizes[2], sizes[3], channels)).permute((0, 3, 1, 2))
-        return whole.drop([2]) if flat else whole
-
-    def recipe(others: Sequence[Operand], output: Operand, expression: Expression) -> Recipe:
-        del output  # the template derives it
-        made = make(others, expression)
-        return with_block(made, block_of(plain_recipe)) if groups == 1 else made
-
-    return Anchor((source, packed), extras, kernel_sizes, view, recipe)
+    return Anchor((source, packed), _bias_views(lowering, node, kernel_sizes), kernel_sizes, view, recipe)
 
 
-def pixels_last(lowering: Lowering, x: View) -> View:
-    """The view x (N, C, H, W) as (N, H, W, C) with dense channels, copied where its memory has another order."""
-    nhwc = x.permute((0, 2, 3, 1))
-    if same(nhwc.strides[3], 1) or same(nhwc.sizes[3], 1):
-        return nhwc
-    return lowering.copy(x, (0, 2, 3, 1)).permute((0, 2, 3, 1))
+def _depthwise(
+    lowering: Lowering,
+    node: Node,
+    weight: torch.Tensor,
+    window: Window,
+    sizes: list[Dim],
+    view: Callable[[Buffer], View],
+) -> Anchor:
+    members = lowering.fusion.heads.get(node.id)
+    head = make_head(lowering, members) if members else Head((pixels_last(lowering, _image(lowering, node)),), ())
+    first, *beside = (operand(view) for view in head.views)
+    packed = lowering.derived(weight, "packed for depthwise", lambda w: torch.from_numpy(pack_depthwise(w.numpy())))
+    kernel_sizes = (sizes[0], sizes[2], sizes[3], sizes[1])
+
+    def recipe(others: Sequence[Operand], _: Operand, expression: Expression) -> Recipe:
+        return depthwise_recipe(
+            first, window, beside=beside, before=head.expression, extras=others, expression=expression
+        )
+
+    return Anchor((*head.views, packed), _bias_views(lowering, node, kernel_sizes), kernel_sizes, view, recipe)
+
+
+def _image(lowering: Lowering, node: Node) -> View:
+    """The input as (N, C, H, W)."""
+    x = lowering.tensor(node.args[0])
+    return x.insert(2) if x.rank == 3 else x
+
+
+def _bias_views(lowering: Lowering, node: Node, sizes: tuple[Dim, ...]) -> tuple[View, ...]:
+    bias = _bias(node)
+    return () if bias is None else (lowering.tensor(bias).expand(sizes),)
 
 
 def _is_image(sizes: Sequence[Dim]) -> bool:
@@ -126,10 +163,6 @@ def _is_image(sizes: Sequence[Dim]) -> bool:
 
 def _bias(node: Node) -> Argument:
     return node.args[2] if len(node.args) > 2 else node.keyword("bias")
-
-
-def _channels(lowering: Lowering, bias: Argument, sizes: tuple) -> View:
-    return lowering.tensor(bias).expand(sizes)
 
 
 def _is_pointwise(window: Window) -> bool:

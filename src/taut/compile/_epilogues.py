@@ -42,7 +42,7 @@ def lower_anchor(lowering: Lowering, node: Node, chain: tuple[int, ...]) -> None
     made.cast_last(Value(entry, last.type.dtype), last.type.dtype)
     read = [broadcast_to_one(view) for view in extras]
     recipe = anchor.recipe([operand(view) for view in read], operand(target), tuple(made.entries))
-    nodes = (node.id, *(member for member in chain if member not in rest))
+    nodes = (*lowering.fusion.heads.get(node.id, ()), node.id, *(member for member in chain if member not in rest))
     in_place = anchor.in_place and not is_heavy(recipe.expression)
     others = range(len(anchor.inputs), len(anchor.inputs) + len(read)) if in_place else ()
     step = KernelStep(recipe, (*anchor.inputs, *read), (target,), lowering.label, nodes, tuple(others))

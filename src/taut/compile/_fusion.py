@@ -3,7 +3,7 @@
 An anchor (a product, a convolution, attention) takes the element-wise nodes that follow as its epilogue, as long as
 each value in between has one user. What remains is gathered backwards into maps: a node takes in those that only it
 uses and that run over the same elements. Nodes whose sizes depend on data, and everything that runs on ATen, stay
-alone: their values have to lie in memory.
+alone: their values have to lie in memory. A map that only depthwise convolutions use runs in their kernels.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from taut.compile._dims import plain, same
+from taut.compile._heads import is_head
 from taut.compile._layout_ops import is_bijective
 from taut.compile._pointwise import is_pointwise
 from taut.compile._rows import is_row, row_dimensions
@@ -28,16 +29,19 @@ class Fusion:
     Attributes:
         chains: by anchor, the nodes that follow it in its kernel; the kernel runs where the last of them stands.
         maps: by root, the nodes of a map in topological order, the root last.
+        heads: by anchor, the nodes of a map that its kernel does to what it reads, the root last.
     """
 
     chains: dict[int, tuple[int, ...]]
     maps: dict[int, tuple[int, ...]]
+    heads: dict[int, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
     @property
     def members(self) -> dict[int, int]:
         """For each node that is computed within another's kernel, that other node."""
         found = {member: root for root, nodes in self.maps.items() for member in nodes if member != root}
-        return found | {member: anchor for anchor, nodes in self.chains.items() for member in nodes}
+        kernels = (*self.chains.items(), *self.heads.items())
+        return found | {member: anchor for anchor, nodes in kernels for member in nodes}
 
 
 def fuse(
@@ -45,6 +49,7 @@ def fuse(
     anchors: frozenset[int],
     avoided: frozenset[int] = frozenset(),
     pins: Mapping[int, int] = MappingProxyType({}),
+    headed: frozenset[int] = frozenset(),
 ) -> Fusion:
     """Group a graph's nodes.
 
@@ -53,6 +58,7 @@ def fuse(
         anchors: ids of nodes whose kernels take an epilogue.
         avoided: ids of nodes that stay alone.
         pins: logical devices of nodes; those of a group have the same, or none.
+        headed: those of the anchors whose kernels can run a map on their first input.
     """
     nodes = [node for node in graph.nodes if node.id not in avoided | anchors]
     pointwise = {node.id for node in nodes if is_pointwise(graph, node)}
@@ -64,7 +70,23 @@ def fuse(
             chains[anchor] = chain
             taken |= set(chain)
     rows = {node.id for node in nodes if is_row(graph, node)}
-    return Fusion(chains, _maps(graph, (pointwise | rows) - taken, rows, pins))
+    maps = _maps(graph, (pointwise | rows) - taken, rows, pins)
+    users = {root: _heads(graph, maps[root], rows, headed, pins) for root in maps}
+    heads = {anchor: maps[root] for root, found in users.items() for anchor in found}
+    return Fusion(chains, {root: nodes for root, nodes in maps.items() if not users[root]}, heads)
+
+
+def _heads(
+    graph: Graph, members: tuple[int, ...], rows: set[int], headed: frozenset[int], pins: Mapping[int, int]
+) -> tuple[int, ...]:
+    """The anchors that run a map in place of it; none where it has to lie in memory."""
+    root = members[-1]
+    users = tuple(graph.users[root])
+    if root in {ref.node for ref in graph.output_refs} or not users or not headed.issuperset(users):
+        return ()
+    if rows.intersection(members) or any(pins.get(user) != pins.get(root) for user in users):
+        return ()
+    return users if is_head(graph, members) else ()
 
 
 def _chain(graph: Graph, anchor: int, pointwise: set[int], pins: Mapping[int, int]) -> tuple[int, ...]:

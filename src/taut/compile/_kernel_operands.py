@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from taut.codegen import Operand
 from taut.compile._dims import plain, product, same
 from taut.compile._pointwise import DTYPES
 from taut.compile._views import View
 from taut.graph import Dim, evaluate
+
+if TYPE_CHECKING:
+    from taut.compile._lowering import Lowering
 
 
 def memory_order(view: View, hint: Mapping[str, int], last: Sequence[int] = ()) -> list[int]:
@@ -107,3 +111,11 @@ def operand(view: View) -> Operand:
     sizes = tuple(size if isinstance(size, int) else None for size in view.sizes)
     dense = not sizes or sizes[-1] == 1 or same(view.strides[-1], 1)
     return Operand(DTYPES[view.dtype], sizes, dense)
+
+
+def pixels_last(lowering: Lowering, x: View) -> View:
+    """The view x (N, C, H, W) as (N, H, W, C) with dense channels, copied where its memory has another order."""
+    nhwc = x.permute((0, 2, 3, 1))
+    if same(nhwc.strides[3], 1) or same(nhwc.sizes[3], 1):
+        return nhwc
+    return lowering.copy(x, (0, 2, 3, 1)).permute((0, 2, 3, 1))

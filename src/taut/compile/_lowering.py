@@ -14,6 +14,7 @@ from taut.codegen import Recipe, map_recipe
 from taut.compile._anchors import is_anchor
 from taut.compile._block import Block, CheckStep, CopyStep, ItemStep, KernelStep, Step
 from taut.compile._calls import lower_control_flow, lower_fallback
+from taut.compile._convolutions import is_depthwise
 from taut.compile._dims import free_symbols, plain, product
 from taut.compile._epilogues import lower_anchor
 from taut.compile._fusion import fuse, iteration_sizes
@@ -80,7 +81,8 @@ class Lowering:
         self.pin: int | None = None  # of the node that is being lowered
         anchors = {node.id for node in graph.nodes if node.id not in avoided and is_anchor(graph, node)}
         self.anchors = anchors
-        self.fusion = fuse(graph, frozenset(anchors), avoided, pins)
+        headed = frozenset(node for node in anchors if is_depthwise(graph, graph.nodes[node]))
+        self.fusion = fuse(graph, frozenset(anchors), avoided, pins, headed)
         self.avoided = avoided
         ends = {chain[-1]: anchor for anchor, chain in self.fusion.chains.items()}
         alone = {anchor: anchor for anchor in anchors if anchor not in self.fusion.chains}

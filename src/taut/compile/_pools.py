@@ -15,9 +15,8 @@ from taut.codegen import (
     max_pool_recipe,
 )
 from taut.compile._anchor import Anchor
-from taut.compile._convolutions import pixels_last
 from taut.compile._dims import plain
-from taut.compile._kernel_operands import operand
+from taut.compile._kernel_operands import operand, pixels_last
 from taut.compile._views import Buffer, View, contiguous
 from taut.graph import Argument, Graph, Node, TensorType
 

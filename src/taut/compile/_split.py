@@ -20,7 +20,8 @@ class Cut:
         axis: of the output.
         unit: elements of the output's dimension that stay together.
         units: for each input, elements of its dimension for one unit.
-        window: through which rows of the output see those of input 0; None where each row sees its own.
+        window: through which rows of the output see those of the inputs; None where each row sees its own.
+        seen: how many of the first inputs it looks at.
     """
 
     axes: tuple[int | None, ...]
@@ -28,6 +29,7 @@ class Cut:
     unit: int
     units: tuple[int, ...]
     window: Window | None = None
+    seen: int = 1
 
 
 def split_step(step: Step, parts: int, *, rows: bool = False) -> tuple[Step, ...]:
@@ -100,8 +102,11 @@ def _cuts(step: KernelStep, recipe: Recipe, rows: bool) -> list[Cut]:
                 lines = _through_window(step, recipe, [1, None])
             return [images, lines] if rows else [channels, images]
         case "depthwise":
-            images, lines = _aligned(step, 0, [0, None]), _through_window(step, recipe, [1, None])
-            return [images, lines] if rows else [_aligned(step, 3, [3, 2], 16, [16, 16]), images]
+            count = int(recipe.parameters.get("inputs", 1))
+            own = [[axis, *(_own(view, axis) for view in step.inputs[1:count])] for axis in range(4)]
+            images = _aligned(step, 0, [*own[0], None])
+            lines = dataclasses.replace(_through_window(step, recipe, [*own[1], None]), seen=count)
+            return [images, lines] if rows else [_aligned(step, 3, [*own[3], 2], 16, [16] * (count + 1)), images]
         case "pool" if recipe.parameters["kind"] != "global_average":
             images, channels = _aligned(step, 0, [0]), _aligned(step, 3, [3], 16)
             return [images, _through_window(step, recipe, [1])] if rows else [channels, images]
@@ -168,7 +173,7 @@ def _part(step: KernelStep, cut: Cut, begin: int, size: int) -> KernelStep:
         whole = None if axis is None else view.sizes[axis]
         if axis is None or not isinstance(whole, int):
             inputs.append(view)
-        elif number == 0 and cut.window is not None:
+        elif number < cut.seen and cut.window is not None:
             inputs.append(_seen(view, axis, cut.window, begin, size, parameters))
         else:
             inputs.append(_dense(view.narrow(axis, begin * own, min(units * own, whole - begin * own))))

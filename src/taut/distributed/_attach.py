@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from types import ModuleType
 from weakref import WeakSet
 
@@ -18,6 +17,7 @@ from taut.distributed._controller import Controller
 from taut.distributed._data_parallel import check_data_parallel, register_data_parallel
 from taut.distributed._exchange import Exchange
 from taut.distributed._handle import Handle
+from taut.distributed._peers import time_out
 from taut.distributed._process_group import ProcessGroupCommunicator
 from taut.errors import ArgumentError, CommunicationError, TautError
 
@@ -138,7 +138,7 @@ def _own_group(
     device = torch.device("cuda", torch.cuda.current_device()) if backend == "nccl" else torch.device("cpu")
     own = dist.new_group(
         dist.get_process_group_ranks(shared),
-        timeout=_timeout(shared, device),
+        timeout=time_out(shared, device),
         backend=backend,
         use_local_synchronization=True,
         group_desc="taut gradient exchange",
@@ -159,11 +159,6 @@ def _sharded() -> ModuleType:
     from taut.distributed import _sharded
 
     return _sharded
-
-
-def _timeout(group: dist.ProcessGroup | None, device: torch.device) -> timedelta | None:
-    options = getattr(group._get_backend(device), "options", None) if group is not None else None
-    return getattr(options, "_timeout", None)
 
 
 def _configuration(

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -267,7 +268,7 @@ def _all_to_all(tensor: torch.Tensor) -> None:
 
 _COLLECTIVES: dict[str, Callable[[torch.Tensor], object]] = {
     "all_reduce": dist.all_reduce,
-    "all_gather": gather_uneven,
+    "all_gather": partial(gather_uneven, network=True),  # a profile is about links
     "all_to_all": _all_to_all,
 }
 

@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 
 from taut.distributed._traffic import COUNT_BYTES, Message
-from taut.distributed._wire import Coding, gather_packed, gather_uneven, pack_entries
+from taut.distributed._wire import Coding, gather_packed, gather_uneven, pack_for
 
 
 class ProcessGroupCommunicator:
@@ -80,7 +80,7 @@ class ProcessGroupCommunicator:
         Returns:
             Indices and values of each rank; counts are exchanged first.
         """
-        message = pack_entries(indices, values, coding)
+        message = pack_for(self._group, indices, values, coding)
         self.sent += (self.size - 1) * message.numel()
         return gather_packed(message, indices, values, self._group, coding=coding)
 

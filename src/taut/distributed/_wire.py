@@ -1,21 +1,20 @@
 """Uneven messages between the ranks of a process group: each travels once to each peer, with no padding.
 
 Gloo refuses to gather tensors of uneven sizes, and its sparse all-reduce sends 64-bit indices and merges them on the
-way. Here every rank sends its bytes straight to each of the others.
+way. Here every rank gives its bytes straight to each of the others: over the network, or through shared memory.
 """
 
 from __future__ import annotations
 
 import math
-import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Literal, NamedTuple, TypeAlias
-from weakref import WeakKeyDictionary
+from typing import Literal, TypeAlias
 
 import torch
 import torch.distributed as dist
 
+from taut.distributed._peers import Row, peers_of
 from taut.distributed._traffic import HEADER_BYTES
 from taut.errors import ArgumentError, CommunicationError
 from taut.kernels import decode_indices, encode_indices
@@ -24,7 +23,6 @@ Coding: TypeAlias = Literal["plain", "compact"]
 """How indices travel: as int32, or as coded differences (about 9 bits each where 1 % of the entries are sent)."""
 
 _CODINGS: tuple[Coding, ...] = ("plain", "compact")
-_LEAST_ROOM = 2**16
 _DTYPES = (
     torch.uint8,
     torch.int8,
@@ -41,12 +39,15 @@ _BLOCK, _BLOCK_HEADER = 512, 4.0  # indices a block of their code; its header an
 _VALUE_TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def gather_uneven(tensor: torch.Tensor, group: dist.ProcessGroup | None = None) -> list[torch.Tensor]:
+def gather_uneven(
+    tensor: torch.Tensor, group: dist.ProcessGroup | None = None, *, network: bool = False
+) -> list[torch.Tensor]:
     """The one-dimensional tensors of all ranks, of any lengths and one dtype.
 
     Args:
         tensor: (length,), contiguous.
         group: the ranks; the default group if None. Nobody else uses it meanwhile.
+        network: to go over the network also where all ranks are on one host and could share memory.
 
     Returns:
         The tensors by rank; this rank's own is `tensor` itself.
@@ -58,13 +59,18 @@ def gather_uneven(tensor: torch.Tensor, group: dist.ProcessGroup | None = None) 
     if tensor.dtype not in _DTYPES or tensor.ndim != 1:
         raise ArgumentError("tensor", f"{tensor.dtype} {tuple(tensor.shape)}", expected="(length,) real numbers")
     content = tensor.view(torch.uint8)
-    message = content.new_empty(HEADER_BYTES + content.numel())
+    peers = peers_of(group)
+    message = peers.new_message(HEADER_BYTES + content.numel(), content, network=network)
     message[HEADER_BYTES:] = content
-    rows = _peers(group).exchange(message, tensor.numel(), _DTYPES.index(tensor.dtype))
-    _check_forms(rows, lambda form: str(_DTYPES[form]).removeprefix("torch."))
-    gathered = [row.content.view(tensor.dtype) for row in rows]
-    gathered[dist.get_rank(group)] = tensor
-    return gathered
+    return peers.exchange(
+        message,
+        tensor.numel(),
+        _DTYPES.index(tensor.dtype),
+        tensor,
+        lambda row: row.owned().view(tensor.dtype),
+        lambda form: str(_DTYPES[form]).removeprefix("torch."),
+        network=network,
+    )
 
 
 def gather_sparse(
@@ -90,11 +96,29 @@ def gather_sparse(
         CommunicationError: ranks disagree on the coding or the dtype of values.
         KernelError: coded indices that have arrived cannot be decoded.
     """
-    return gather_packed(pack_entries(indices, values, coding), indices, values, group, coding=coding)
+    return gather_packed(pack_for(group, indices, values, coding), indices, values, group, coding=coding)
 
 
-def pack_entries(indices: torch.Tensor, values: torch.Tensor, coding: Coding = "plain") -> torch.Tensor:
+def pack_for(
+    group: dist.ProcessGroup | None, indices: torch.Tensor, values: torch.Tensor, coding: Coding
+) -> torch.Tensor:
+    """As `pack_entries`, for the next `gather_packed` of a group, which comes before any other use of it."""
+    return pack_entries(indices, values, coding, lambda size: peers_of(group).new_message(size, values))
+
+
+def pack_entries(
+    indices: torch.Tensor,
+    values: torch.Tensor,
+    coding: Coding = "plain",
+    new_message: Callable[[int], torch.Tensor] | None = None,
+) -> torch.Tensor:
     """The message of a rank in `gather_sparse`, (HEADER_BYTES + bytes,) uint8; the header is left to `gather_packed`.
+
+    Args:
+        indices: as there.
+        values: as there.
+        coding: as there.
+        new_message: gives the (bytes,) uint8 to write it to; by default new memory.
 
     Raises:
         ArgumentError: the tensors do not fit together, or the coding is unknown.
@@ -104,7 +128,8 @@ def pack_entries(indices: torch.Tensor, values: torch.Tensor, coding: Coding = "
     # Values first, since coded indices may be of any length, and filled up, since int32 indices have to be aligned.
     end = HEADER_BYTES + values.numel() * values.element_size()
     start = _aligned(end)
-    message = values.new_empty(start + coded.numel() * coded.element_size(), dtype=torch.uint8)
+    size = start + coded.numel() * coded.element_size()
+    message = new_message(size) if new_message is not None else values.new_empty(size, dtype=torch.uint8)
     message[HEADER_BYTES:end].view(values.dtype).copy_(values)
     message[end:start] = 0
     message[start:].view(coded.dtype).copy_(coded)
@@ -121,13 +146,14 @@ def gather_packed(
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """The sparse entries of all ranks, as `gather_sparse`, where this rank's are packed in a message already."""
     form = _CODINGS.index(coding) * len(_VALUE_TYPES) + _VALUE_TYPES.index(values.dtype)
-    rows = _peers(group).exchange(message, indices.numel(), form)
-    _check_forms(rows, _describe)
-    own = dist.get_rank(group)
-    return [
-        (indices, values) if rank == own else unpack_entries(row.content, row.entries, values.dtype, coding)
-        for rank, row in enumerate(rows)
-    ]
+
+    def take(row: Row) -> tuple[torch.Tensor, torch.Tensor]:
+        if coding == "plain":
+            return unpack_entries(row.owned(), row.entries, values.dtype, coding)
+        found, theirs = unpack_entries(row.content, row.entries, values.dtype, coding)
+        return found, theirs.clone() if row.lent else theirs
+
+    return peers_of(group).exchange(message, indices.numel(), form, (indices, values), take, _describe)
 
 
 def unpack_entries(
@@ -172,106 +198,8 @@ def coded_bits(share: float) -> float:
     return best + 8 * _BLOCK_HEADER / _BLOCK
 
 
-class _Row(NamedTuple):
-    """What a rank has sent: the number of entries, how they are written, and the bytes."""
-
-    entries: int
-    form: int
-    content: torch.Tensor
-
-
-class _Peers:
-    """The other ranks of a group.
-
-    Over Gloo a message takes one round: a receiver knows from earlier messages how much room to offer, and the message
-    says how long it is; only one that has outgrown that room is announced first. Other backends want to know the
-    lengths, and get them in a round of their own.
-    """
-
-    def __init__(self, group: dist.ProcessGroup) -> None:
-        # The dictionary of all groups must not keep this one alive.
-        self._shared = weakref.ref(group)
-        self._rank, self._ranks = dist.get_rank(group), dist.get_world_size(group)
-        self._room = [_LEAST_ROOM] * self._ranks if dist.get_backend(group) == "gloo" else None
-
-    @property
-    def _group(self) -> dist.ProcessGroup | None:
-        return self._shared()
-
-    def exchange(self, message: torch.Tensor, count: int, form: int) -> list[_Row]:
-        """Give a message to every rank; returns what each rank has given.
-
-        Args:
-            message: (HEADER_BYTES + bytes,) uint8; the header is written here.
-            count: entries in it.
-            form: of the entries.
-        """
-        if self._ranks == 1:
-            return [_Row(count, form, message[HEADER_BYTES:])]
-        header = message[:HEADER_BYTES]
-        header.copy_(torch.tensor([message.numel() - HEADER_BYTES, count, form], dtype=torch.int64).view(torch.uint8))
-        if self._room is None:
-            lengths = message.new_empty(self._ranks * HEADER_BYTES)
-            dist.all_gather_single(lengths, header, group=self._group)
-            headers = list(lengths.split(HEADER_BYTES))
-            contents = self._send(message[HEADER_BYTES:], [_parsed(one)[0] for one in headers])
-            return [_Row(*_parsed(one)[1:], content) for one, content in zip(headers, contents, strict=True)]
-        announced = message if message.numel() <= self._room[self._rank] else message[:HEADER_BYTES]
-        rows = self._send(announced, self._room)
-        lengths = [_parsed(row)[0] for row in rows]
-        outgrown = [HEADER_BYTES + size > room for size, room in zip(lengths, self._room, strict=True)]
-        contents = [row[HEADER_BYTES : HEADER_BYTES + size] for row, size in zip(rows, lengths, strict=True)]
-        if any(outgrown):
-            late = self._send(
-                message[HEADER_BYTES:], [size * grown for size, grown in zip(lengths, outgrown, strict=True)]
-            )
-            contents = [new if grown else old for new, old, grown in zip(late, contents, outgrown, strict=True)]
-        # Sender and receiver have seen the same messages, so that both come to the same room.
-        self._room = [max(room, 2 * (HEADER_BYTES + size)) for room, size in zip(self._room, lengths, strict=True)]
-        return [_Row(*_parsed(row)[1:], content) for row, content in zip(rows, contents, strict=True)]
-
-    def _send(self, tensor: torch.Tensor, rooms: Sequence[int]) -> list[torch.Tensor]:
-        """Give a tensor to every other rank that has room; rooms: for the message of each rank, 0 for none."""
-        received = [tensor if rank == self._rank else tensor.new_empty(room) for rank, room in enumerate(rooms)]
-        # Each rank begins with its next neighbour, so that no link carries the messages of all at once.
-        operations = []
-        for distance in range(1, self._ranks):
-            source, target = (self._rank - distance) % self._ranks, (self._rank + distance) % self._ranks
-            if rooms[source]:
-                operations.append(dist.P2POp(dist.irecv, received[source], group=self._group, group_peer=source))
-            if rooms[self._rank]:
-                operations.append(dist.P2POp(dist.isend, tensor, group=self._group, group_peer=target))
-        for work in dist.batch_isend_irecv(operations) if operations else ():
-            work.wait()
-        return received
-
-
-_PEERS: WeakKeyDictionary[dist.ProcessGroup, _Peers] = WeakKeyDictionary()
-
-
-def _peers(group: dist.ProcessGroup | None) -> _Peers:
-    shared = group or dist.group.WORLD
-    if shared is None:
-        raise CommunicationError("no ranks", fix="torch.distributed.init_process_group()")
-    found = _PEERS.get(shared)
-    if found is None:
-        found = _PEERS[shared] = _Peers(shared)
-    return found
-
-
 def _aligned(size: int) -> int:
     return (size + 3) // 4 * 4
-
-
-def _parsed(row: torch.Tensor) -> tuple[int, int, int]:
-    length, count, form = row[:HEADER_BYTES].view(torch.int64).tolist()
-    return length, count, form
-
-
-def _check_forms(rows: Sequence[_Row], describe: Callable[[int], str]) -> None:
-    if len({row.form for row in rows}) > 1:
-        described = ", ".join(f"rank {rank} {describe(row.form)}" for rank, row in enumerate(rows))
-        raise CommunicationError(f"messages travel in different forms: {described}", expected="one form")
 
 
 def _check(indices: torch.Tensor, values: torch.Tensor, coding: str) -> None:

@@ -40,6 +40,7 @@ from taut.kernels._selection import (
     select_above,
     top_k,
 )
+from taut.kernels._signal import SIGNAL_BYTES, raise_signal, wait_for_signal
 from taut.kernels._triton import pack_triton_vector_linear, triton_vector_linear
 from taut.kernels._triton_selection import triton_select_above, triton_top_k
 from taut.kernels._vector_linear import pack_vector_linear, vector_linear
@@ -48,6 +49,7 @@ __all__ = [
     "MAGNITUDE_BINS",
     "MAX_IN_FEATURES",
     "QUANTISE_BLOCK",
+    "SIGNAL_BYTES",
     "Moments",
     "PackedRecurrent",
     "accumulate_and_select_top_k",
@@ -72,6 +74,7 @@ __all__ = [
     "pack_vector_convolution",
     "pack_vector_linear",
     "quantise_stochastic",
+    "raise_signal",
     "recurrent",
     "scatter_add",
     "select_above",
@@ -83,4 +86,5 @@ __all__ = [
     "unpack_majority",
     "vector_convolution",
     "vector_linear",
+    "wait_for_signal",
 ]
