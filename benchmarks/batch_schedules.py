@@ -17,11 +17,14 @@ from typing import Any
 import torch
 
 from benchmarks._branchy_networks import NETWORKS, network
-from taut.compile import compile_model
 from taut.compile._parallel import Item, Part, Stages
+from taut.compile._prepare import prepare
+from taut.compile._program import lower
 from taut.compile.scheduling._choose import take_turns
-from taut.compile.scheduling._plan import SEQUENTIAL, Measured, find_stages, measure_steps
+from taut.compile.scheduling._kernels import Kernels
+from taut.compile.scheduling._plan import SEQUENTIAL, Measured, find_stages, measure_split, measure_steps
 from taut.compile.scheduling._search import StagePlan
+from taut.graph import capture
 from taut.stats import fingerprint, quietness
 
 WORKERS = 2
@@ -53,12 +56,14 @@ def described(plan: StagePlan, measured: Measured) -> list[str]:
 
 
 def measure(name: str, graphs: str, batches: list[int], budget: float) -> dict[str, Any]:
-    """One network at all batches."""
+    """One network at all batches; each search, and each round of turns, has `budget` seconds."""
     module, shape = network(name, graphs)
+    kernels = Kernels()  # many are those of several batches
     found: dict[int, tuple[Measured, StagePlan, torch.Tensor]] = {}
     for batch in batches:
         x = torch.randn(batch, *shape[1:])
-        measured = measure_steps(compile_model(module, (x,)).lowered, WORKERS, lambda _: None)
+        measured = measure_steps(lower(prepare(capture(module, (x,)))), (x,), WORKERS, kernels)
+        measure_split(measured, budget)
         found[batch] = measured, find_stages(measured, budget, lambda _: None), x
     seconds: dict[str, dict[str, float]] = {}
     for batch, (measured, _, x) in found.items():
@@ -108,7 +113,7 @@ def main() -> None:
     print(before)
     rows = []
     for name in options.only or (CASES[:1] if options.quick else CASES):
-        rows.append(measure(name, options.graphs, options.batches, 10.0 if options.quick else 60.0))
+        rows.append(measure(name, options.graphs, options.batches, 3.0 if options.quick else 6.0))
         show(rows[-1])
     if options.json:
         document = {"fingerprint": fingerprint().to_dict(), "quietness": [str(before), str(quietness())], "rows": rows}

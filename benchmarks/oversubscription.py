@@ -24,11 +24,11 @@ from typing import Any
 import torch
 
 from benchmarks._branchy_networks import NETWORKS, network
-from taut.codegen import build
 from taut.compile import compile_model
-from taut.compile._fastest_schedule import candidates
-from taut.compile._measured_schedule import session_of, step_seconds
 from taut.compile._parallel import apply_schedule
+from taut.compile.scheduling._candidates import candidates
+from taut.compile.scheduling._kernels import Kernels
+from taut.compile.scheduling._steps import step_seconds
 from taut.runtime import Session
 from taut.stats import Interval, fingerprint, quantile_interval, quietness
 
@@ -45,10 +45,7 @@ def sessions(name: str) -> tuple[dict[str, Session], Sequence[Any]]:
     durations = step_seconds(model.lowered, model.session, inputs)
     schedule = candidates(model.lowered.blocks[0], durations, WORKERS)["split"]
     lowered = apply_schedule(model.lowered, schedule)
-    return {
-        "sequential": model.session,
-        "parallel": session_of(lowered, build(list(lowered.recipes().values()))),
-    }, inputs
+    return {"sequential": model.session, "parallel": Kernels().session(lowered)}, inputs
 
 
 @contextlib.contextmanager

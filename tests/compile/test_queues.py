@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,10 @@ pytest.importorskip("halide", reason="the extra compile is not installed")
 
 from taut.compile import CompiledModel, compile_model, load, save
 from taut.compile._inspect import _profile
-from taut.compile._parallel import Part, Queues, list_schedule, schedulable
+from taut.compile._parallel import Part, Queues, longest_path_first, schedulable
 from taut.compile.scheduling import propose_queues, with_queues
+from taut.compile.scheduling._choose import Choice
+from taut.compile.scheduling._plan import Candidate
 from taut.compile.scheduling._queues import read_queues, write_queues
 from taut.errors import ArgumentError, GraphError
 from taut.runtime import Opcode
@@ -59,15 +62,24 @@ def test_any_other_text_is_refused_or_names_steps(compiled: CompiledModel, text:
 
 def test_a_schedule_of_a_program_whose_sizes_vary_is_right_for_all_sizes(compiled: CompiledModel) -> None:
     block = compiled.lowered.blocks[0]
-    made = with_queues(compiled, write_queues(list_schedule(block, [1.0] * len(block.steps), 2)))
+    made = with_queues(compiled, write_queues(longest_path_first(block, [1.0] * len(block.steps), 2)))
     for rows in (1, 6, 33):
         x = torch.randn(rows, 8)
         assert torch.equal(made(x), compiled(x))
 
 
+def keeping(name: str) -> Callable[..., Choice]:
+    """A choice of the candidate of that name."""
+
+    def choose(made: Sequence[Candidate], *_: object) -> Choice:
+        return Choice(next(one for one in made if one.name == name), {}, None)
+
+    return choose
+
+
 def test_what_is_proposed_keeps_to_its_text(compiled: CompiledModel, monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(6, 8)
-    monkeypatch.setattr("taut.compile._fastest_schedule._surely_fastest", lambda *_: "list")
+    monkeypatch.setattr("taut.compile.scheduling._queues.choose", keeping("list"))
     found = propose_queues(compiled, (x,), 2, budget=0.2)
     assert found is not None
     model, texts = found
@@ -81,13 +93,13 @@ def test_what_is_proposed_keeps_to_its_text(compiled: CompiledModel, monkeypatch
 def test_nothing_is_proposed_where_the_sequential_program_stays(
     compiled: CompiledModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taut.compile._fastest_schedule._surely_fastest", lambda *_: "sequential")
+    monkeypatch.setattr("taut.compile.scheduling._queues.choose", keeping("sequential"))
     assert propose_queues(compiled, (torch.randn(6, 8),), 2, budget=0.2) is None
 
 
 def test_on_one_worker_every_step_is_timed_once(compiled: CompiledModel, tmp_path: Path) -> None:
     block = compiled.lowered.blocks[0]
-    made = with_queues(compiled, write_queues(list_schedule(block, [1.0] * len(block.steps), 2)))
+    made = with_queues(compiled, write_queues(longest_path_first(block, [1.0] * len(block.steps), 2)))
     code = made.program.functions[0].instructions
     assert any(words[0] == Opcode.PARALLEL for words in code)
     assert all(code[pc][0] != Opcode.PARALLEL for _, pc in _profile(made, [torch.randn(6, 8)]))

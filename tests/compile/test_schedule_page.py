@@ -29,7 +29,7 @@ def sample(label: str = "tower.0") -> ScheduleReport:
         TimelineSpan(1, 41e-6, 90e-6, "tower.1", "convolution"),
     )
     stages = (
-        StageTime("concurrent", (("stem",),), 41e-6, 40e-6),
+        StageTime("concurrent", (("stem",),), 41e-6, 40e-6, estimated=True),
         StageTime("concurrent", ((label,), ("tower.1",)), 57e-6, 60e-6),
     )
     candidates = (CandidateTime("sequential", 150e-6, 149e-6), CandidateTime("stages", 98e-6, 100e-6))
@@ -42,6 +42,7 @@ def sample(label: str = "tower.0") -> ScheduleReport:
         work_by_workers=75e-6,
         stages=stages,
         candidates=candidates,
+        untimed=("list",),
         verdict=Verdict("stages", "faster", 1.49, 1.45, None, 0.99, 12),
         operators=3,
         states=4,
@@ -49,6 +50,7 @@ def sample(label: str = "tower.0") -> ScheduleReport:
         requests=6,
         measured=5,
         search_seconds=0.2,
+        estimated_steps=4,
         complete=False,
         timelines={"stages": spans},
     )
@@ -106,7 +108,7 @@ def test_the_summary_tells_bound_gap_verdict_and_error() -> None:
         "1.490x [1.450, ?]",
         "off by 3.7%",
         "5 of 6 stages",
-        "budget ended it",
+        "it ended before",
     ):
         assert words in text
 

@@ -25,6 +25,7 @@ from taut.compile.interop import search
 from taut.compile.scheduling import chrome_trace, merge_convolutions, mergeable, render_schedule, summary
 from taut.compile.scheduling._candidates import barrier_free, bound, predicted
 from taut.compile.scheduling._costs import StageCosts, split_stages
+from taut.compile.scheduling._kernels import Kernels
 from taut.compile.scheduling._operators import operators_of
 from taut.compile.scheduling._plan import Candidate, find_stages, measure_steps
 from taut.compile.scheduling._search import StageOracle, search_stages
@@ -309,6 +310,13 @@ def test_convolutions_that_differ_are_not_merged() -> None:
             merge_convolutions(graph, [chosen])
 
 
+@pytest.fixture(scope="module")
+def base(compiled: CompiledModel) -> StageCosts:
+    costs = StageCosts(compiled.lowered, 2, Kernels())
+    costs.generate()
+    return costs
+
+
 class MadeUpCosts(StageCosts):
     """Costs that depend on what a stage holds, not below what its estimate allows; it counts what it is asked."""
 
@@ -331,11 +339,13 @@ class MadeUpCosts(StageCosts):
 
 @given(st.integers(0, 1000))
 @settings(max_examples=15)
-def test_measuring_only_what_looks_best_finds_the_cheapest_stages(compiled: CompiledModel, seed: int) -> None:
+def test_measuring_only_what_looks_best_finds_the_cheapest_stages(
+    compiled: CompiledModel, base: StageCosts, seed: int
+) -> None:
     block = compiled.lowered.blocks[0]
     draw = random.Random(seed)
     durations = [draw.uniform(5e-6, 5e-5) for _ in block.steps]
-    costs = MadeUpCosts(BASE.setdefault("costs", StageCosts(compiled.lowered, 2)), durations)
+    costs = MadeUpCosts(base, durations)
     split = {step: durations[step] / 2 for step in costs.steps if costs.can_split(step)}
     operators = operators_of(block, durations)
     oracle = StageOracle(operators, costs, durations, split)
@@ -351,26 +361,47 @@ def test_measuring_only_what_looks_best_finds_the_cheapest_stages(compiled: Comp
     apply_schedule(compiled.lowered, plan.stages(2))
 
 
-BASE: dict[str, StageCosts] = {}
+@given(st.integers(0, 1000))
+@settings(max_examples=10)
+def test_the_stages_of_a_larger_batch_are_no_better_than_those_of_a_small_one(
+    compiled: CompiledModel, base: StageCosts, seed: int
+) -> None:
+    """Their costs are the same but for the factor, so that only what is searched can differ."""
+    block = compiled.lowered.blocks[0]
+    draw = random.Random(seed)
+    small = [draw.uniform(1e-6, 4e-6) for _ in block.steps]
+    costs = MadeUpCosts(base, small)
+    split = {step: small[step] / 2 for step in costs.steps if costs.can_split(step)}
+    plans = []
+    for batch in (1, 8):
+        operators = operators_of(block, [batch * seconds for seconds in small])
+        plans.append(search_stages(operators, StageOracle(operators, costs, small, split), 2))
+    own, other = (sum(plan.schedule.costs or ()) for plan in plans)
+    assert own <= other * (1 + 1e-9)
 
 
 def test_stages_are_measured_once_for_each_strategy(compiled: CompiledModel) -> None:
-    costs = StageCosts(compiled.lowered, 2)
+    costs = StageCosts(compiled.lowered, 2, Kernels())
+    costs.generate()
     first, second, *_ = (step for step in costs.steps if costs.can_split(step))
 
-    def figures() -> list[float]:
+    def figures() -> list[float | None]:
         return [costs.sequential([first]), costs.split([first]), costs.concurrent([[first], [second]])]
 
     found = figures()
-    assert all(figure > 0 for figure in found)
+    assert all(figure is None or figure > 0 for figure in found)
+    assert found[0] is not None
     assert figures() == found
     assert len(costs.measured) == 3
 
 
 def test_a_search_without_time_still_gives_a_schedule(compiled: CompiledModel) -> None:
-    measured = measure_steps(compiled.lowered, 2, lambda _: None)
+    measured = measure_steps(compiled.lowered, (X,), 2, Kernels())
+    assert measured.estimated == set(measured.split)
     plan = find_stages(measured, 0.0, lambda _: None)
     assert not plan.complete
+    assert plan.measured == 0
+    assert all(plan.estimated)
     apply_schedule(compiled.lowered, plan.stages(2))
 
 
@@ -397,8 +428,8 @@ def test_whole_neighbours_stay_together() -> None:
 
 def test_light_steps_run_with_the_only_one_that_needs_them(compiled: CompiledModel) -> None:
     block = compiled.lowered.blocks[0]
-    heavy = operators_of(block, [1.0] * len(block.steps))
-    light = operators_of(block, [0.0] * len(block.steps))
+    heavy = operators_of(block, [1e-6] * len(block.steps))
+    light = operators_of(block, [1e-6] * (len(block.steps) - 1) + [1.0])
     assert [len(own) for own in heavy.steps] == [1] * len(heavy.steps)
     assert len(light.graph) < len(heavy.graph)
     assert sorted(step for own in light.steps for step in own) == schedulable(block)

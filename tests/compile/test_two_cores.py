@@ -14,11 +14,10 @@ import torch
 
 pytest.importorskip("halide", reason="the extra compile is not installed")
 
-from taut.codegen import build
 from taut.compile import compile_model
-from taut.compile._measured_schedule import session_of
 from taut.compile._parallel import Queues, apply_schedule, schedulable
-from taut.compile._undisturbed import TimedSession, time_sessions
+from taut.compile.scheduling._kernels import Kernels
+from taut.compile.scheduling._undisturbed import TimedSession, time_sessions
 from taut.runtime import Session
 from taut.stats import quantile_interval
 
@@ -50,7 +49,7 @@ def sessions() -> tuple[Session, Session, torch.Tensor]:
     second = [step for step in steps if "branches.1" in model.lowered.blocks[0].steps[step].label]  # pyright: ignore
     first = [step for step in steps if step not in second]
     lowered = apply_schedule(model.lowered, Queues((tuple(first), tuple(second))))
-    return model.session, session_of(lowered, build(list(lowered.recipes().values()))), x
+    return model.session, Kernels().session(lowered), x
 
 
 def test_two_workers_take_little_more_than_half_the_time() -> None:

@@ -42,7 +42,7 @@ def schedule(
     batch: Annotated[
         int | None, typer.Option(min=1, help="Schedule for batches of that size: the first dimension of each input.")
     ] = None,
-    budget: Annotated[float, typer.Option(help="Seconds for searching and measuring, after compilation.")] = 60.0,
+    budget: Annotated[float, typer.Option(help="Seconds for searching and measuring, kernels not counted.")] = 60.0,
     exact: Annotated[
         bool, typer.Option("--exact", help="Keep results bit for bit: merge nothing, split no image by rows.")
     ] = False,
@@ -158,7 +158,7 @@ def _stages(report: ScheduleReport) -> Table:
     table.add_column("measured", justify="right", no_wrap=True)
     for number, stage in enumerate(report.stages, 1):
         groups = " [dim]|[/] ".join(", ".join(escape(one_line(name)) for name in group) for group in stage.groups)
-        times = duration(stage.predicted_seconds), duration(stage.measured_seconds)
+        times = "~" * stage.estimated + duration(stage.predicted_seconds), duration(stage.measured_seconds)
         table.add_row(str(number), stage.strategy, groups, *times)
     return table
 

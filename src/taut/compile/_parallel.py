@@ -122,7 +122,7 @@ def threads_of(schedule: Schedule) -> int:
     return max((number for number, queue in enumerate(schedule.workers, 1) if queue), default=1)
 
 
-def list_schedule(
+def longest_path_first(
     block: Block,
     durations: Sequence[float],
     workers: int = 2,

@@ -2,20 +2,78 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from taut.compile._block import Block
+from taut.codegen import Recipe
+from taut.compile._block import Block, KernelStep
 from taut.compile._dependences import dependences
-from taut.compile._fastest_schedule import candidates
-from taut.compile._parallel import Item, Part, Queues, Schedule, Stages
+from taut.compile._dims import product
+from taut.compile._parallel import (
+    Item,
+    Part,
+    Queues,
+    Schedule,
+    Split,
+    Stages,
+    lockstep,
+    longest_path_first,
+    schedulable,
+)
+from taut.compile._split import can_split
 from taut.compile.interop import Timeline, exact_schedule, list_schedule, lower_bound
-from taut.compile.scheduling._operators import Operators, operators_of
+from taut.compile.scheduling._operators import WORTH_SPLITTING, Operators, operators_of
 
 _MOST_EXACT = 40
 _NODES = 200_000
+_HAND_OFF = 2e-7
+"""Seconds from the end of a step on one worker to the start of another's."""
+_TRANSFER = 1 / 1e10
+"""Seconds to read a byte from the cache of another core."""
+
+
+def candidates(block: Block, durations: Sequence[float], workers: int, *, exact: bool = False) -> dict[str, Queues]:
+    """Schedules by simple rules, by name: "list" and "split" by the longest path to the end, "intra" in lockstep.
+
+    Args:
+        block: the code.
+        durations: seconds of each step.
+        workers: threads.
+        exact: whether results must stay the same bit for bit.
+    """
+    parts: dict[int, Split] = {}
+    for step in schedulable(block):
+        split = None if exact else _by_rows(block, step, workers)
+        if split is None and durations[step] >= WORTH_SPLITTING and can_split(block.steps[step], workers):
+            split = Split(workers)
+        if split is not None:
+            parts[step] = split
+    listed = functools.partial(longest_path_first, block, durations, workers, hand_off=_HAND_OFF, transfer=_TRANSFER)
+    return {
+        "list": listed(),
+        "split": listed(parts=parts),
+        "intra": lockstep(block, durations, workers, parts),
+    }
+
+
+def _by_rows(block: Block, number: int, workers: int) -> Split | None:
+    """Rows for each worker, unless each would then read more weights than there are inputs to share."""
+    step = block.steps[number]
+    if not isinstance(step, KernelStep) or not isinstance(step.kernel, Recipe):
+        return None
+    weights = inputs = 0
+    for view in step.inputs:
+        size = product(view.sizes)
+        if not isinstance(size, int):
+            return None
+        if view.buffer.kind == "constant":
+            weights += size
+        else:
+            inputs += size
+    return Split(workers, rows=True) if weights <= inputs and can_split(step, workers, rows=True) else None
 
 
 def step_table(
@@ -54,7 +112,8 @@ def barrier_free(
     else:
         made = list_schedule(operators.graph, table)
     shortest = "shortest" if made.optimal else "moldable"
-    return candidates(block, durations, workers, exact=exact) | {shortest: _queues(operators, made, split, workers)}
+    simple = candidates(block, durations, workers, exact=exact)
+    return {**simple, shortest: _queues(operators, made, split, workers)}
 
 
 def operator_table(
@@ -92,7 +151,10 @@ def _queues(operators: Operators, made: Timeline, large: Collection[int], worker
 
 
 def predicted(block: Block, schedule: Schedule | None, durations: Sequence[float], split: Mapping[int, float]) -> float:
-    """Seconds that a schedule would take if its steps took as long as alone, and handing over took no time."""
+    """Seconds that a schedule would take if its steps took as long as alone, and handing over took no time.
+
+    What cannot be placed, e.g. an operator on ATen, runs on its own.
+    """
     if schedule is None:
         return sum(durations)
 
@@ -100,17 +162,17 @@ def predicted(block: Block, schedule: Schedule | None, durations: Sequence[float
         return split.get(item.step, durations[item.step] / item.parts) if isinstance(item, Part) else durations[item]
 
     if isinstance(schedule, Stages):
-        total = 0.0
+        total = sum(durations) - sum(durations[step] for step in schedulable(block))
         for stage in schedule.stages:
             loads = [0.0] * schedule.workers
             for position, group in enumerate(stage):
                 loads[position % schedule.workers] += sum(map(seconds, group))
             total += max(loads)
         return total
-    return _simulated(block, schedule, seconds)
+    return _simulated(block, schedule, seconds, durations)
 
 
-def _simulated(block: Block, schedule: Queues, seconds: Callable[[Item], float]) -> float:
+def _simulated(block: Block, schedule: Queues, seconds: Callable[[Item], float], durations: Sequence[float]) -> float:
     before = dependences(block)
     ends: dict[Item, float] = {}
     items: dict[int, set[Item]] = {}
@@ -127,7 +189,7 @@ def _simulated(block: Block, schedule: Queues, seconds: Callable[[Item], float])
         for step, own in items.items():
             if step not in done and all(other in done for other in before[step]) and own <= ends.keys():
                 earlier = max((done[other] for other in before[step]), default=0.0)
-                done[step] = max([earlier, *(ends[item] for item in own)])
+                done[step] = max(ends[item] for item in own) if own else earlier + durations[step]
                 moved = True
         for worker, queue in enumerate(schedule.workers):
             while position[worker] < len(queue):
@@ -140,4 +202,4 @@ def _simulated(block: Block, schedule: Queues, seconds: Callable[[Item], float])
                 position[worker] += 1
                 moved = True
         if not moved:
-            return max([0.0, *free])
+            return max([0.0, *done.values()])

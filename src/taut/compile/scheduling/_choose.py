@@ -7,14 +7,18 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from taut.compile._undisturbed import TimedSession, time_sessions
 from taut.compile.scheduling._plan import Candidate
 from taut.compile.scheduling._report import Verdict
+from taut.compile.scheduling._undisturbed import TimedSession, time_sessions
 from taut.stats import PairedResult, compare
 
 _SAMPLES = 30
 ALPHA = 0.01
 MIN_EFFECT = 0.01
+_TURNS = 1 / 3
+"""The share of the time in which all candidates take turns; the rest is for the best and the sequential program."""
+_CALLS = 10
+"""Of a candidate in its turns, at least."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Choice:
 
     Attributes:
         kept: the candidate to keep.
-        seconds: of a call of each, the least mean.
+        seconds: of a call of each that was timed, the least mean.
         verdict: the best of the others against the sequential program; None where there is no other.
     """
 
@@ -33,21 +37,29 @@ class Choice:
 
 
 def choose(
-    candidates: Sequence[Candidate], inputs: Sequence[Any], budget: float, progress: Callable[[float], None]
+    candidates: Sequence[Candidate],
+    inputs: Sequence[Any],
+    seconds: float,
+    progress: Callable[[float], None] = lambda _: None,
 ) -> Choice:
-    """Time all candidates in turns, then the best beside the first, in randomised pairs until the verdict is clear.
+    """Time candidates in turns, then the best beside the first, in randomised pairs until the verdict is clear.
+
+    The turns count only blocks in which every thread had a core, and so find the best of the parallel programs; the
+    pairs count everything, and so keep the sequential program on a host that has no second core to give.
 
     Args:
-        candidates: the sequential program first.
+        candidates: the sequential program first. Where calls take long only those predicted best are timed.
         inputs: of a call.
-        budget: seconds for the turns, and again for the pairs.
+        seconds: to spend.
         progress: told the share that is done.
     """
-    times = take_turns(candidates, inputs, budget)
-    first, others = candidates[0], candidates[1:]
+    timed = affordable(candidates, inputs, _TURNS * seconds)
+    times = take_turns(timed, inputs, _TURNS * seconds)
+    first, others = candidates[0], timed[1:]
     if not others:
         return Choice(first, times, None)
     best = min(others, key=lambda one: times[one.name])
+    budget = (1 - _TURNS) * seconds
     result = compare(
         _call(first, inputs),
         _call(best, inputs),
@@ -76,6 +88,13 @@ def take_turns(candidates: Sequence[Candidate], inputs: Sequence[Any], seconds: 
     timed = {one.name: TimedSession(one.session, inputs, one.threads) for one in candidates}
     time_sessions(timed, _SAMPLES, seconds)
     return {name: min(own.times()) for name, own in timed.items()}
+
+
+def affordable(candidates: Sequence[Candidate], inputs: Sequence[Any], seconds: float) -> list[Candidate]:
+    """The first candidate, and as many of those predicted best as there is time for, but one at least."""
+    first, *others = candidates
+    count = int(seconds / (_CALLS * first.session.time(inputs, 1)))
+    return [first, *sorted(others, key=lambda one: one.predicted)[: max(1, count - 1)]]
 
 
 def _call(candidate: Candidate, inputs: Sequence[Any]) -> Callable[[], object]:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
-from taut.codegen import Built, Recipe
-from taut.compile._block import Block, CopyStep, KernelStep
+from taut.codegen import Recipe
+from taut.compile._block import Block, CopyStep, KernelStep, Step
 from taut.compile._dependences import accesses
-from taut.compile._measured_schedule import build_parts, session_of
 from taut.compile._parallel import Item, Part, Stages, apply_schedule, schedulable, threads_of
 from taut.compile._program import Lowered
 from taut.compile._split import can_split, split_step
-from taut.compile._undisturbed import TimedSession
 from taut.compile._views import Buffer, View
+from taut.compile.scheduling._kernels import Kernels
+from taut.compile.scheduling._undisturbed import TimedSession
 from taut.errors import ArgumentError
 
 Groups = tuple[tuple[Item, ...], ...]
@@ -25,6 +26,8 @@ _COLD_BYTES = 32 << 20
 _MOST_COPIES = 8
 _FEWEST_COPIES = 3
 _FEWEST, _MOST = 4, 40
+_LONGEST = 0.3
+"""Seconds to look for blocks in which every thread has a core."""
 _AGREEMENT = 1.02
 
 
@@ -38,19 +41,19 @@ class StageCosts:
     Args:
         lowered: a sequential program with static sizes.
         workers: threads.
-        built: the kernels that will be needed; by default those of all steps and their parts are built.
+        kernels: to take kernels from; those that a stage lacks are added.
 
     Attributes:
         workers: threads.
         steps: numbers of the steps that can be placed.
-        built: the kernels of the program and of its steps in parts.
-        measured: seconds by stages.
+        kernels: of the program and of its steps in parts.
+        measured: seconds by stages; None where no block had a core for every thread.
 
     Raises:
         ArgumentError: sizes are not static.
     """
 
-    def __init__(self, lowered: Lowered, workers: int = 2, built: Built | None = None) -> None:
+    def __init__(self, lowered: Lowered, workers: int, kernels: Kernels) -> None:
         if lowered.graph.symbols:
             raise ArgumentError(
                 "model",
@@ -61,45 +64,66 @@ class StageCosts:
         self._lowered = lowered
         self.workers = workers
         self.steps = schedulable(lowered.blocks[0])
-        self.built = build_parts(lowered, workers) if built is None else built
-        self.measured: dict[tuple[Groups, ...], float] = {}
+        self.kernels = kernels
+        self.measured: dict[tuple[Groups, ...], float | None] = {}
         constants = {id(tensor): tensor.nbytes for tensor in lowered.program.constants}
         self._resident = min(sum(constants.values()), _COLD_BYTES)
 
+    def generate(self) -> None:
+        """Generate the kernels of all steps and their parts, rather than each when it is needed."""
+        self.kernels.add(self._lowered.recipes())
+        self.kernels.add({key: recipe for step in self.steps for key, recipe in self._parts(step).items()})
+
     def can_split(self, step: int) -> bool:
         """Whether a step can run on all workers, and there are kernels for its parts."""
-        return can_split_built(self._lowered.blocks[0], step, self.workers, self.built)
+        return can_split(self._lowered.blocks[0].steps[step], self.workers) and self.kernels.has(self._parts(step))
 
-    def concurrent(self, groups: Sequence[Sequence[int]]) -> float:
-        """Seconds of a stage whose groups run at the same time, each in order."""
+    def _parts(self, step: int) -> dict[str, Recipe]:
+        """The kernels of the parts of a step, by key; none where it cannot be split."""
+        one = self._lowered.blocks[0].steps[step]
+        return recipes_of(split_step(one, self.workers)) if can_split(one, self.workers) else {}
+
+    def concurrent(self, groups: Sequence[Sequence[int]]) -> float | None:
+        """Seconds of a stage whose groups run at the same time, each in order; None as for `stages`."""
         return self.stages([tuple(map(tuple, groups))])
 
-    def split(self, steps: Sequence[int], chosen: Sequence[int] | None = None) -> float:
-        """Seconds of steps one after the other, those chosen, or else all that can be split, on all workers."""
+    def split(self, steps: Sequence[int], chosen: Sequence[int] | None = None) -> float | None:
+        """Seconds of steps one after the other, those chosen, or else all that can be split, on all workers.
+
+        None as for `stages`.
+        """
         wanted = [step for step in steps if self.can_split(step)] if chosen is None else chosen
         return self.stages(split_stages(steps, dict.fromkeys(wanted, self.workers)))
 
     def sequential(self, steps: Sequence[int]) -> float:
         """Seconds of steps one after the other on one worker."""
-        return self.stages([(tuple(steps),)])
+        seconds = self.stages([(tuple(steps),)])
+        assert seconds is not None
+        return seconds
 
-    def stages(self, stages: Sequence[Groups]) -> float:
-        """Seconds of stages one after the other, with a barrier after each."""
+    def stages(self, stages: Sequence[Groups]) -> float | None:
+        """Seconds of stages one after the other, with a barrier after each.
+
+        None where other processes left no block in which every thread had a core; of one thread the least of all blocks
+        still tells something then.
+        """
         key = tuple(tuple(sorted(stage, key=str)) for stage in stages)
         if key not in self.measured:
             self.measured[key] = self._measure(stages)
         return self.measured[key]
 
-    def _measure(self, stages: Sequence[Groups]) -> float:
+    def _measure(self, stages: Sequence[Groups]) -> float | None:
         copies = self._copies(stages)
         lowered, schedule = _alone(self._lowered, stages, copies, self.workers)
-        session = session_of(apply_schedule(lowered, schedule), self.built)
-        timed = TimedSession(session, (), threads_of(schedule))
+        session = self.kernels.session(apply_schedule(lowered, schedule))
+        threads = threads_of(schedule)
+        timed = TimedSession(session, (), threads)
+        end = time.perf_counter() + _LONGEST
         for _ in range(_MOST):
             timed.time()
-            if len(timed.undisturbed) >= _FEWEST and _agree(timed.undisturbed):
+            if (len(timed.undisturbed) >= _FEWEST and _agree(timed.undisturbed)) or time.perf_counter() > end:
                 break
-        return min(timed.times()) / copies
+        return min(timed.times()) / copies if timed.undisturbed or threads == 1 else None
 
     def _copies(self, stages: Sequence[Groups]) -> int:
         block = self._lowered.blocks[0]
@@ -133,15 +157,10 @@ def split_stages(steps: Sequence[int], parts: Mapping[int, int]) -> list[Groups]
     return made
 
 
-def can_split_built(block: Block, step: int, parts: int, built: Built) -> bool:
-    """Whether a step can be split and the kernels of its parts were built."""
-    if not can_split(block.steps[step], parts):
-        return False
-    pieces = split_step(block.steps[step], parts)
-    return all(
-        isinstance(piece, KernelStep) and (not isinstance(piece.kernel, Recipe) or piece.kernel.key in built.symbols)
-        for piece in pieces
-    )
+def recipes_of(steps: Iterable[Step]) -> dict[str, Recipe]:
+    """The kernels that steps need generated, by key."""
+    kernels = (step.kernel for step in steps if isinstance(step, KernelStep))
+    return {kernel.key: kernel for kernel in kernels if isinstance(kernel, Recipe)}
 
 
 def _step(item: Item) -> int:

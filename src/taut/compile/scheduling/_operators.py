@@ -11,8 +11,10 @@ from taut.compile._dependences import dependences
 from taut.compile._parallel import schedulable
 from taut.compile.interop import Operator, OperatorGraph
 
-LIGHT = 4e-6
-"""Seconds of a step below which handing it to another worker gains nothing."""
+WORTH_SPLITTING = 2e-6
+"""Seconds of a step below which its parts would not gain what handing over their inputs costs."""
+_LIGHT, _LIGHT_SHARE = 4e-6, 0.01
+"""A step is light if it takes less than so many seconds, and less than that share of a call."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,16 +32,19 @@ class Operators:
     segments: tuple[tuple[int, ...], ...]
 
 
-def operators_of(block: Block, durations: Sequence[float], light: float = LIGHT) -> Operators:
+def operators_of(block: Block, durations: Sequence[float], light: float | None = None) -> Operators:
     """The operators of a block.
 
-    A light step that a single other one needs belongs to the same operator as that one.
+    A light step that a single other one needs belongs to the same operator as that one: it would gain little by itself,
+    and makes the search longer. In a short call, e.g. of a small batch, few steps are light.
 
     Args:
         block: the code.
         durations: seconds of each of its steps.
-        light: seconds below which a step is light.
+        light: seconds below which a step is light; by default 4 us, or 1 % of all steps if that is less.
     """
+    if light is None:
+        light = min(_LIGHT, _LIGHT_SHARE * sum(durations))
     before = dependences(block)
     placed = schedulable(block)
     after: dict[int, set[int]] = {step: set() for step in placed}

@@ -72,11 +72,19 @@ def summary(report: ScheduleReport) -> list[str]:
     if error is not None:
         both = _microseconds(report.predicted_total), _microseconds(report.measured_total)
         lines.append(f"stages: predicted {both[0]}, measured {both[1]}; the median stage is off by {error:.1%}")
-    left = "" if report.complete else "; the budget ended it before the best was certain"
+    left = "" if report.complete else "; it ended before the best was certain"
     lines.append(
         f"search: {report.operators} operators, {report.states:,} states, {report.transitions:,} transitions, "
         f"{report.measured:,} of {report.requests:,} stages measured in {report.search_seconds:.1f} s{left}"
     )
+    estimated = sum(stage.estimated for stage in report.stages)
+    if estimated or report.estimated_steps:
+        lines.append(
+            f"estimated for want of time or of free cores: {estimated} of {len(report.stages)} stages (~), "
+            f"{report.estimated_steps} steps on all workers"
+        )
+    if report.untimed:
+        lines.append(f"not timed for want of time: {', '.join(report.untimed)}")
     return lines
 
 
@@ -172,7 +180,7 @@ def _stages(report: ScheduleReport) -> str:
         (
             " | ".join(", ".join(group) for group in one.groups),
             one.strategy,
-            _microseconds(one.predicted_seconds),
+            "~" * one.estimated + _microseconds(one.predicted_seconds),
             _microseconds(one.measured_seconds),
         )
         for one in report.stages

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
-from taut.codegen import build
-from taut.compile._measured_schedule import session_of
 from taut.compile._parallel import Schedule, apply_schedule, threads_of
 from taut.compile._program import Lowered
 from taut.compile.interop import Stage
 from taut.compile.scheduling._candidates import barrier_free, bound, predicted
 from taut.compile.scheduling._costs import StageCosts
-from taut.compile.scheduling._operators import LIGHT, Operators, operators_of
+from taut.compile.scheduling._kernels import Kernels
+from taut.compile.scheduling._operators import WORTH_SPLITTING, Operators, operators_of
 from taut.compile.scheduling._search import StageOracle, StagePlan, search_stages
+from taut.compile.scheduling._steps import step_seconds
 from taut.runtime import Session
 
 SEQUENTIAL, STAGES = "sequential", "stages"
@@ -49,16 +52,20 @@ class Measured:
         costs: of stages, as far as they were asked for.
         operators: what a search places.
         durations: seconds of each step on one worker.
-        split: seconds of steps that can run on all workers, and are worth it.
+        split: seconds of steps on all workers, where that may pay.
+        estimated: those of these steps that were not measured so.
         known: seconds of the stages of operators that searches have measured.
+        assumed: stages that could not be measured, though a search wanted to.
     """
 
     lowered: Lowered
     costs: StageCosts
     operators: Operators
     durations: list[float]
-    split: Mapping[int, float]
+    split: dict[int, float]
+    estimated: set[int]
     known: dict[Stage, float] = dataclasses.field(default_factory=dict)
+    assumed: set[Stage] = dataclasses.field(default_factory=set)
 
     def bound(self) -> tuple[float, float]:
         """Seconds of the critical path, and of the work shared evenly."""
@@ -66,41 +73,79 @@ class Measured:
 
     def sequential(self, prefix: str = "") -> Candidate:
         """The sequential program."""
-        session = session_of(self.lowered, self.costs.built)
+        session = self.costs.kernels.session(self.lowered)
         return Candidate(prefix + SEQUENTIAL, self.lowered, session, math.fsum(self.durations), 1)
 
     def candidates(self, schedules: Mapping[str, tuple[Schedule, float | None]]) -> list[Candidate]:
-        """The programs of schedules with predicted seconds, or None for an estimate; without those that lack a kernel.
-
-        Kernels of parts that were not measured are generated.
-        """
-        made = {name: apply_schedule(self.lowered, schedule) for name, (schedule, _) in schedules.items()}
-        recipes = {key: recipe for program in made.values() for key, recipe in program.recipes().items()}
-        built = self.costs.built
-        if recipes.keys() - built.symbols.keys():
-            built = build(list(recipes.values()))
-        block, found = self.lowered.blocks[0], []
-        for name, (schedule, seconds) in schedules.items():
-            if made[name].recipes().keys() <= built.symbols.keys():
-                if seconds is None:
-                    seconds = predicted(block, schedule, self.durations, self.split)
-                session = session_of(made[name], built)
-                found.append(Candidate(name, made[name], session, seconds, threads_of(schedule)))
-        return found
+        """The programs of schedules with predicted seconds, or None for an estimate, unless a kernel is missing."""
+        block = self.lowered.blocks[0]
+        given = {
+            name: (schedule, predicted(block, schedule, self.durations, self.split) if seconds is None else seconds)
+            for name, (schedule, seconds) in schedules.items()
+        }
+        return programs_of(self.lowered, given, self.costs.kernels)
 
 
-def measure_steps(lowered: Lowered, workers: int, progress: Callable[[float], None]) -> Measured:
-    """Measure every step of a program alone, on one worker and, where that may pay, on all."""
-    costs = StageCosts(lowered, workers)
-    block = lowered.blocks[0]
-    durations = [0.0] * len(block.steps)
-    split: dict[int, float] = {}
-    for position, step in enumerate(costs.steps):
-        durations[step] = costs.sequential([step])
-        if durations[step] >= LIGHT and costs.can_split(step):
-            split[step] = costs.split([step])
-        progress((position + 1) / len(costs.steps))
-    return Measured(lowered, costs, operators_of(block, durations), durations, split)
+def programs_of(lowered: Lowered, schedules: Mapping[str, tuple[Schedule, float]], kernels: Kernels) -> list[Candidate]:
+    """The programs of schedules with predicted seconds, without those for which a kernel cannot be generated."""
+    made = {name: apply_schedule(lowered, schedule) for name, (schedule, _) in schedules.items()}
+    kernels.add({key: recipe for program in made.values() for key, recipe in program.recipes().items()})
+    return [
+        Candidate(name, made[name], kernels.session(made[name]), seconds, threads_of(schedule))
+        for name, (schedule, seconds) in schedules.items()
+        if kernels.has(made[name].recipes())
+    ]
+
+
+def measure_steps(lowered: Lowered, inputs: Sequence[Any], workers: int, kernels: Kernels) -> Measured:
+    """Time every step in the program, on one worker; what it takes on all is an estimate until `measure_split`.
+
+    Args:
+        lowered: a sequential program with static sizes.
+        inputs: of a call.
+        workers: threads.
+        kernels: to generate in.
+    """
+    costs = StageCosts(lowered, workers, kernels)
+    costs.generate()
+    durations = step_seconds(lowered, kernels.session(lowered), inputs)
+    split = {
+        step: durations[step] / workers
+        for step in costs.steps
+        if workers > 1 and durations[step] >= WORTH_SPLITTING and costs.can_split(step)
+    }
+    return Measured(lowered, costs, operators_of(lowered.blocks[0], durations), durations, split, set(split))
+
+
+def measure_split(
+    measured: Measured, seconds: float = math.inf, progress: Callable[[float], None] = lambda _: None
+) -> None:
+    """Time steps alone on all workers, the longest first; those that gain nothing are not split any more.
+
+    Args:
+        measured: what is known of the program.
+        seconds: to spend; the steps that are left, and those that other processes disturbed, are taken to gain what the
+            others do.
+        progress: told the share that is done.
+    """
+    end = time.perf_counter() + seconds
+    pending = sorted(measured.estimated, key=lambda step: -measured.durations[step])
+    shares = []
+    for position, step in enumerate(pending):
+        if time.perf_counter() > end:
+            break
+        found = measured.costs.split([step])
+        progress((position + 1) / len(pending))
+        if found is None:
+            continue
+        shares.append(found / measured.durations[step])
+        measured.estimated.remove(step)
+        measured.split[step] = found
+        if shares[-1] >= 1:
+            del measured.split[step]
+    for step in measured.estimated:
+        if shares:
+            measured.split[step] = measured.durations[step] * min(1.0, statistics.median(shares))
 
 
 def find_stages(
@@ -110,15 +155,22 @@ def find_stages(
     merged: Mapping[frozenset[int], float] = MappingProxyType({}),
 ) -> StagePlan:
     """The best stages of a program; `merged` has seconds of convolutions merged into one, by their operators."""
-    oracle = StageOracle(measured.operators, measured.costs, measured.durations, measured.split, merged, measured.known)
+    oracle = StageOracle(
+        measured.operators,
+        measured.costs,
+        measured.durations,
+        measured.split,
+        merged,
+        measured.known,
+        measured.assumed,
+    )
     return search_stages(measured.operators, oracle, measured.costs.workers, budget=budget, progress=progress)
 
 
 def candidates_of(measured: Measured, plan: StagePlan, prefix: str = "", *, exact: bool = False) -> list[Candidate]:
     """The programs of a plan and of schedules without barriers; `exact` if results must stay the same bit for bit."""
     block, workers = measured.lowered.blocks[0], measured.costs.workers
-    assert plan.schedule.cost is not None
-    schedules: dict[str, tuple[Schedule, float | None]] = {prefix + STAGES: (plan.stages(workers), plan.schedule.cost)}
     others = barrier_free(block, measured.operators, measured.durations, measured.split, workers, exact=exact)
+    schedules: dict[str, tuple[Schedule, float | None]] = {prefix + STAGES: (plan.stages(workers), plan.schedule.cost)}
     schedules |= {prefix + name: (schedule, None) for name, schedule in others.items()}
     return measured.candidates(schedules)

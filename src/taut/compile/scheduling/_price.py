@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from taut.codegen import Built, Recipe, build
+from taut.codegen import Recipe
 from taut.compile._block import KernelStep
 from taut.compile._program import Lowered, lower
 from taut.compile._split import can_split, split_step
-from taut.compile.scheduling._costs import StageCosts
+from taut.compile.scheduling._costs import StageCosts, recipes_of
+from taut.compile.scheduling._kernels import Kernels
 from taut.compile.scheduling._merge import CONVOLUTION, Mergeable, merge_convolutions, mergeable, merged_path
-from taut.compile.scheduling._operators import LIGHT, Operators
+from taut.compile.scheduling._operators import WORTH_SPLITTING, Operators
 from taut.cost import CostModel
 from taut.errors import GraphError
 from taut.graph import Graph
@@ -24,7 +25,7 @@ _MOST_EXTRA_WORK = 2.0
 
 
 def merge_prices(
-    graph: Graph, lowered: Lowered, operators: Operators, workers: int, late: Callable[[], bool]
+    graph: Graph, lowered: Lowered, operators: Operators, workers: int, kernels: Kernels, late: Callable[[], bool]
 ) -> dict[frozenset[int], tuple[float, tuple[int, ...]]]:
     """Seconds of convolutions merged into one, with their nodes, by their operators.
 
@@ -33,6 +34,7 @@ def merge_prices(
         lowered: the program.
         operators: of the program.
         workers: threads.
+        kernels: to generate those of merged convolutions in.
         late: whether to stop pricing.
     """
     steps = lowered.blocks[0].steps
@@ -48,15 +50,17 @@ def merge_prices(
         if key is not None and nodes in owner:
             classes.setdefault(key, []).append((owner[nodes], one))
     chosen = groups_to_price(classes.values())
-    made = [_wide(graph, tuple(one.node for _, one in some), workers, lowered.tiles) for some in chosen]
-    if not made:
-        return {}
-    built = build([recipe for wide in made for recipe in wide.recipes])
-    prices = {}
-    for some, wide in zip(chosen, made, strict=True):
+    made: list[_Wide] = []
+    for some in chosen:
         if late():
             break
-        seconds = wide.seconds(workers, built)
+        made.append(_wide(graph, tuple(one.node for _, one in some), workers, lowered.tiles))
+    kernels.add({key: recipe for wide in made for key, recipe in wide.recipes.items()})
+    prices = {}
+    for some, wide in zip(chosen, made, strict=False):
+        if late():
+            break
+        seconds = wide.seconds(workers, kernels)
         if seconds is not None:
             prices[frozenset(number for number, _ in some)] = seconds, tuple(one.node for _, one in some)
     return prices
@@ -97,17 +101,16 @@ class _Wide:
 
     lowered: Lowered
     step: int
-    recipes: tuple[Recipe, ...]
+    recipes: Mapping[str, Recipe]
 
-    def seconds(self, workers: int, built: Built) -> float | None:
+    def seconds(self, workers: int, kernels: Kernels) -> float | None:
         """The least of what it takes on one worker and on all; None where no kernel does it."""
-        step = self.lowered.blocks[0].steps[self.step]
-        assert isinstance(step, KernelStep)
-        if isinstance(step.kernel, Recipe) and step.kernel.key not in built.symbols:
+        if not kernels.has(recipes_of([self.lowered.blocks[0].steps[self.step]])):
             return None
-        costs = StageCosts(self.lowered, workers, built)
+        costs = StageCosts(self.lowered, workers, kernels)
         alone = costs.sequential([self.step])
-        return min(alone, costs.split([self.step])) if alone >= LIGHT and costs.can_split(self.step) else alone
+        together = costs.split([self.step]) if alone >= WORTH_SPLITTING and costs.can_split(self.step) else None
+        return alone if together is None else min(alone, together)
 
 
 def _wide(graph: Graph, nodes: tuple[int, ...], workers: int, tiles: CostModel | None) -> _Wide:
@@ -118,6 +121,5 @@ def _wide(graph: Graph, nodes: tuple[int, ...], workers: int, tiles: CostModel |
     for number, step in enumerate(lowered.blocks[0].steps):
         if isinstance(step, KernelStep) and wide & set(step.nodes):
             pieces = [step, *(split_step(step, workers) if can_split(step, workers) else ())]
-            kernels = (piece.kernel for piece in pieces if isinstance(piece, KernelStep))
-            return _Wide(lowered, number, tuple(kernel for kernel in kernels if isinstance(kernel, Recipe)))
+            return _Wide(lowered, number, recipes_of(pieces))
     raise GraphError(f"the merged convolution {path} is no step", expected="a kernel that computes it")

@@ -6,10 +6,14 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from taut.compile._fastest_schedule import fastest_schedule
 from taut.compile._generate import generate, library_of
 from taut.compile._model import CompiledModel
 from taut.compile._parallel import Item, Part, Queues, apply_schedule
+from taut.compile.scheduling._candidates import candidates, predicted
+from taut.compile.scheduling._choose import choose
+from taut.compile.scheduling._kernels import Kernels
+from taut.compile.scheduling._plan import SEQUENTIAL, Candidate, programs_of
+from taut.compile.scheduling._steps import step_seconds
 from taut.errors import ArgumentError, BuildError
 from taut.runtime import load
 
@@ -37,16 +41,21 @@ def propose_queues(
         model: a compiled model.
         inputs: positional arguments of a call.
         workers: threads.
-        budget: seconds of measuring.
+        budget: seconds for choosing, after the programs were made.
 
     Returns:
         The model with the schedule, and the schedule as text; None if no schedule is surely faster.
     """
-    found = fastest_schedule(model.lowered, model.bind(*inputs), workers, budget=budget)
-    if not isinstance(found.schedule, Queues):
+    given, block = model.bind(*inputs), model.lowered.blocks[0]
+    durations = step_seconds(model.lowered, model.session, given)
+    schedules = candidates(block, durations, workers)
+    priced = {name: (schedule, predicted(block, schedule, durations, {})) for name, schedule in schedules.items()}
+    others = programs_of(model.lowered, priced, Kernels())
+    sequential = Candidate(SEQUENTIAL, model.lowered, model.session, sum(durations), 1)
+    kept = choose([sequential, *others], given, budget).kept
+    if kept is sequential:
         return None
-    made = CompiledModel(model.graph, found.lowered, found.session, model.report)
-    return made, write_queues(found.schedule)
+    return CompiledModel(model.graph, kept.lowered, kept.session, model.report), write_queues(schedules[kept.name])
 
 
 def with_queues(model: CompiledModel, texts: Sequence[str]) -> CompiledModel:

@@ -23,12 +23,14 @@ class StageTime:
         groups: for each group the modules that its steps come from, in order.
         predicted_seconds: measured on data of its own, before the program was made.
         measured_seconds: in the program, from the end of the stage before to its own end.
+        estimated: whether the prediction was added up from that of its steps, for want of time or of cores to measure.
     """
 
     strategy: str
     groups: tuple[tuple[str, ...], ...]
     predicted_seconds: float
     measured_seconds: float
+    estimated: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,10 +92,12 @@ class ScheduleReport:
         kept: the name of the candidate that was kept.
         staged: the name of the candidate that consists of the best stages.
         seconds: of a call of it.
-        critical_path: seconds of the longest chain of steps, each on its best number of workers: a lower bound.
-        work_by_workers: seconds of all steps shared evenly: another.
+        critical_path: seconds of the longest chain of steps of the kept program, each shared evenly by all workers
+            where it can be: a lower bound.
+        work_by_workers: seconds of all its steps shared evenly: another.
         stages: the best stages with barriers between them, whether they were kept or not.
         candidates: every program that was measured.
+        untimed: names of programs that were not measured, for want of time.
         verdict: the best candidate against the sequential program; None where none was left to compare.
         operators: that the search placed.
         states: that the search saw.
@@ -101,7 +105,8 @@ class ScheduleReport:
         requests: stages that could have been measured.
         measured: stages that were.
         search_seconds: that the search took.
-        complete: whether no stage that could have been cheaper was left out for want of time.
+        estimated_steps: whose time on all workers was not measured, for want of time or of cores.
+        complete: whether no stage that could have been cheaper was left out for want of time or of cores.
         timelines: when steps ran, by candidate; of the kept one and the stages.
         lane: what a worker is, "worker" or "stream".
         device: where it ran.
@@ -126,15 +131,20 @@ class ScheduleReport:
     timelines: Mapping[str, tuple[TimelineSpan, ...]] = dataclasses.field(default_factory=dict)
     lane: str = "worker"
     device: str = "cpu"
+    untimed: tuple[str, ...] = ()
+    estimated_steps: int = 0
 
     @property
     def bound(self) -> float:
-        """Seconds that no schedule of these steps can beat."""
-        return max(self.critical_path, self.work_by_workers)
+        """Seconds that no schedule of the kept program's steps can beat, as far as times of single steps tell.
+
+        They are taken apart from each other; where the whole takes less than they say, it is the bound itself.
+        """
+        return min(max(self.critical_path, self.work_by_workers), self.seconds)
 
     @property
     def gap(self) -> float:
-        """How much longer a call takes than the bound, as a share of it."""
+        """How much longer a call of the kept program takes than the bound, as a share of it."""
         return self.seconds / self.bound - 1 if self.bound > 0 else 0.0
 
     @property
@@ -144,8 +154,9 @@ class ScheduleReport:
 
     @property
     def measured_total(self) -> float:
-        """Seconds that a call of the program of stages takes."""
-        return next((one.measured_seconds for one in self.candidates if one.name == self.staged), self.seconds)
+        """Seconds that a call of the program of stages takes; those of the stages where it was not timed."""
+        stages = sum(stage.measured_seconds for stage in self.stages)
+        return next((one.measured_seconds for one in self.candidates if one.name == self.staged), stages)
 
     @property
     def stage_error(self) -> float | None:
@@ -190,6 +201,7 @@ def _report(document: Any) -> ScheduleReport:
             tuple(tuple(map(_text, group)) for group in stage["groups"]),
             _seconds(stage["predicted_seconds"]),
             _seconds(stage["measured_seconds"]),
+            bool(stage["estimated"]),
         )
         for stage in document["stages"]
     )
@@ -200,8 +212,9 @@ def _report(document: Any) -> ScheduleReport:
     given["verdict"] = None if document["verdict"] is None else _verdict(document["verdict"])
     for name in ("seconds", "critical_path", "work_by_workers", "search_seconds"):
         given[name] = _seconds(document[name])
-    for name in ("workers", "operators", "states", "transitions", "requests", "measured"):
+    for name in ("workers", "operators", "states", "transitions", "requests", "measured", "estimated_steps"):
         given[name] = int(document[name])
+    given["untimed"] = tuple(map(_text, document["untimed"]))
     for name in ("kept", "staged", "lane", "device"):
         given[name] = _text(document[name])
     given["complete"] = bool(document["complete"])

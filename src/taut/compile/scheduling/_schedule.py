@@ -11,18 +11,21 @@ from typing import Any, TypeAlias
 import torch
 from torch.export import ExportedProgram
 
-from taut.compile._model import CompiledModel, CompileReport, compile_model, generate_all
-from taut.compile._program import lower
+from taut.compile._model import CompiledModel, CompileReport, compile_model
+from taut.compile._program import Lowered, lower
 from taut.compile._views import View
 from taut.compile.interop import MOST_WORKERS
-from taut.compile.scheduling._choose import Choice, choose, take_turns
+from taut.compile.scheduling._choose import Choice, affordable, choose, take_turns
+from taut.compile.scheduling._kernels import Kernels
 from taut.compile.scheduling._merge import merge_convolutions
 from taut.compile.scheduling._plan import (
+    SEQUENTIAL,
     STAGES,
     Candidate,
     Measured,
     candidates_of,
     find_stages,
+    measure_split,
     measure_steps,
 )
 from taut.compile.scheduling._price import merge_prices
@@ -37,8 +40,12 @@ Progress: TypeAlias = Callable[[str, float], None]
 """Told what is being done, and the share of it that is done."""
 
 _MERGED = "merged "
-_LONGEST_PAIRS, _LAST_TURNS = 10.0, 0.5
-_SHARES = {"search": 0.5, "prices": 0.2, "pairs": 0.2}
+_COMPARING = "comparing the best with the sequential program"
+_STEPS, _STAGES, _PRICES, _MERGED_STEPS, _MERGED_STAGES = 0.25, 0.5, 0.6, 0.7, 0.8
+"""The share of the budget that is spent when each of these ends at the latest."""
+_LONGEST_CHOICE, _SHORTEST_CHOICE = 15.0, 0.15
+"""Seconds of choosing at most, and the share of the budget at least."""
+_LAST_TURNS = 0.5
 
 
 class ScheduledModel(CompiledModel):
@@ -81,7 +88,8 @@ def schedule(
             nothing needs to be traced.
         example_kwargs: keyword arguments to trace it with.
         workers: threads, with the caller's.
-        budget: seconds for searching and measuring, after compilation.
+        budget: seconds for searching and measuring; generating kernels does not count. What there was no time to
+            measure is estimated, and the report says so.
         exact: whether results must stay those of the sequential program bit for bit: no convolutions are merged then,
             and no images split by rows.
         progress: told what is being done.
@@ -171,24 +179,23 @@ class _Job:
         self._say = say
         self._exact = exact
         self._began = time.perf_counter()
-        self._steps: Measured | None = None
-        self._measured: Measured | None = None
+        self._kernels = Kernels()
+        self._candidates: list[Candidate] = []
+        self._measured: dict[str, Measured] = {}  # by the name of the candidate
         self._plan: StagePlan | None = None
         self._staged: Candidate | None = None
-        self._merged = False
-        self._candidates: list[Candidate] = []
         self._report = compiled.report
 
     def run(self) -> ScheduledModel:
         """All of it."""
         try:
             self._search()
-            self._say("comparing the best with the sequential program", 0.0)
+            self._say(_COMPARING, 0.0)
             choice = choose(
                 self._candidates,
                 self._inputs,
-                max(min(self._left(), _LONGEST_PAIRS), _SHARES["pairs"] * self._budget),
-                lambda share: self._say("comparing the best with the sequential program", share),
+                max(min(self._left(1.0), _LONGEST_CHOICE), _SHORTEST_CHOICE * self._budget),
+                lambda share: self._say(_COMPARING, share),
             )
         except KeyboardInterrupt as interrupt:
             raise self._interrupted() from interrupt
@@ -196,53 +203,68 @@ class _Job:
 
     def _interrupted(self) -> Interrupted:
         """What is said after Ctrl-C, with the sequential program and the best stages by what was measured so far."""
-        if self._steps is None:
+        if not self._candidates:
             return Interrupted("stopped before the steps of the program were measured")
         if self._plan is None:
-            self._take(self._steps, find_stages(self._steps, 0.0, lambda _: None))
+            self._take_stages(self._measured[SEQUENTIAL])
         error = Interrupted("stopped before a schedule was proven faster: the sequential program is kept")
-        times = take_turns(self._candidates, self._inputs, _LAST_TURNS)
+        times = take_turns(affordable(self._candidates, self._inputs, _LAST_TURNS), self._inputs, _LAST_TURNS)
         error.result = self._outcome(Choice(self._candidates[0], times, None))
         return error
 
-    def _left(self) -> float:
-        return self._budget - (time.perf_counter() - self._began)
+    def _left(self, share: float = 1.0) -> float:
+        """Seconds until that share of the budget is spent; generating kernels does not count."""
+        return share * self._budget - (time.perf_counter() - self._began - self._kernels.seconds)
 
     def _search(self) -> None:
-        compiled, workers = self._compiled, self._workers
-        self._say("timing each step", 0.0)
-        measured = measure_steps(compiled.lowered, workers, lambda share: self._say("timing each step", share))
-        self._candidates.append(measured.sequential())
-        self._steps = measured
-        if workers == 1 or not measured.costs.steps:
-            plan = find_stages(measured, 0.0, lambda _: None)
-            (self._staged,) = measured.candidates({STAGES: (plan.stages(workers), plan.schedule.cost)})
-            self._measured, self._plan = measured, plan
+        measured = self._measure(self._compiled.lowered, _STEPS)
+        if self._workers == 1 or not measured.costs.steps:
+            self._take_stages(measured)
             return
-        self._take(measured, find_stages(measured, _SHARES["search"] * self._budget, self._stages_told))
-        if not self._exact and not compiled.lowered.devices:
+        self._take(measured, find_stages(measured, self._left(_STAGES), self._stages_told))
+        if not self._exact and not self._compiled.lowered.devices:
             self._merge(measured)
 
-    def _stages_told(self, count: int) -> None:
+    def _measure(self, lowered: Lowered, share: float, prefix: str = "") -> Measured:
+        """What the steps of a program take, and the program itself as a candidate."""
+        doing = f"timing each {prefix}step"
+        self._say(doing, 0.0)
+        measured = measure_steps(lowered, self._inputs, self._workers, self._kernels)
+        self._add(measured, [measured.sequential(prefix)])
+        measure_split(measured, self._left(share), lambda done: self._say(doing, done))
+        return measured
+
+    def _stages_told(self, _: int) -> None:
         self._say("measuring stages", min(1.0, 1 - self._left() / self._budget))
+
+    def _add(self, measured: Measured, made: Sequence[Candidate]) -> None:
+        self._candidates += made
+        self._measured |= {one.name: measured for one in made}
 
     def _take(self, measured: Measured, plan: StagePlan, prefix: str = "") -> None:
         made = candidates_of(measured, plan, prefix, exact=self._exact)
-        self._candidates += made
-        best = sum(plan.schedule.costs or ())
-        if self._plan is None or best < sum(self._plan.schedule.costs or ()):
-            self._measured, self._plan, self._staged, self._merged = measured, plan, made[0], bool(prefix)
+        self._add(measured, made)
+        if self._plan is None or sum(plan.schedule.costs or ()) < sum(self._plan.schedule.costs or ()):
+            self._plan, self._staged = plan, made[0]
+
+    def _take_stages(self, measured: Measured) -> None:
+        """The best stages by what is known, for the report only."""
+        self._plan = find_stages(measured, 0.0, lambda _: None)
+        schedule = self._plan.stages(self._workers), self._plan.schedule.cost
+        (self._staged,) = measured.candidates({STAGES: schedule})
+        self._measured[STAGES] = measured
 
     def _merge(self, measured: Measured) -> None:
         """Price merged convolutions; where the best stages have some, make a program of them."""
         self._say("pricing merged convolutions", 0.0)
-        stop = self._left() - _SHARES["prices"] * self._budget
         graph = self._compiled.graph
-        prices = merge_prices(graph, measured.lowered, measured.operators, self._workers, lambda: self._left() < stop)
+        prices = merge_prices(
+            graph, measured.lowered, measured.operators, self._workers, self._kernels, lambda: self._left(_PRICES) < 0
+        )
         if not prices:
             return
         seconds = {members: price for members, (price, _) in prices.items()}
-        found = find_stages(measured, self._left() / 2, self._stages_told, seconds)
+        found = find_stages(measured, self._left(_PRICES), self._stages_told, seconds)
         chosen = [
             prices[frozenset(stage.operators)][1]
             for stage in found.schedule.stages
@@ -251,19 +273,19 @@ class _Job:
         if not chosen:
             return
         merged = merge_convolutions(graph, chosen)
-        lowered, _, failed = generate_all(merged, lower(merged, tiles=measured.lowered.tiles))
-        if failed:
+        lowered = lower(merged, tiles=measured.lowered.tiles)
+        self._kernels.add(lowered.recipes())
+        if not self._kernels.has(lowered.recipes()):
             return
-        again = measure_steps(lowered, self._workers, lambda share: self._say("timing each merged step", share))
-        self._candidates.append(again.sequential(_MERGED))
-        self._take(again, find_stages(again, self._left() / 2, self._stages_told), _MERGED)
+        again = self._measure(lowered, _MERGED_STEPS, _MERGED)
+        self._take(again, find_stages(again, self._left(_MERGED_STAGES), self._stages_told), _MERGED)
 
     def _outcome(self, choice: Choice) -> ScheduledModel:
-        measured, plan, staged = self._measured, self._plan, self._staged
-        assert measured is not None
+        plan, staged = self._plan, self._staged
         assert plan is not None
         assert staged is not None
-        critical, work = measured.bound()
+        measured = self._measured[staged.name]
+        critical, work = self._measured[choice.kept.name].bound()
         timelines = {one.name: spans_of(one, self._inputs) for one in (choice.kept, staged)}
         report = ScheduleReport(
             workers=self._workers,
@@ -274,8 +296,11 @@ class _Job:
             work_by_workers=work,
             stages=self._stage_times(measured, plan, staged),
             candidates=tuple(
-                CandidateTime(one.name, one.predicted, choice.seconds[one.name]) for one in self._candidates
+                CandidateTime(one.name, one.predicted, choice.seconds[one.name])
+                for one in self._candidates
+                if one.name in choice.seconds
             ),
+            untimed=tuple(one.name for one in self._candidates if one.name not in choice.seconds),
             verdict=choice.verdict,
             operators=len(measured.operators.graph),
             states=plan.schedule.states,
@@ -283,6 +308,7 @@ class _Job:
             requests=plan.schedule.requests,
             measured=plan.measured,
             search_seconds=plan.seconds,
+            estimated_steps=len(measured.estimated),
             complete=plan.complete,
             timelines=timelines,
         )
@@ -293,14 +319,18 @@ class _Job:
         seconds = stage_seconds(staged, self._inputs, counts)
         operators, costs = measured.operators.graph.operators, plan.schedule.costs
         assert costs is not None
+        merged = staged.name.startswith(_MERGED)
         return tuple(
             StageTime(
-                _strategy(stage.strategy, [operators[number].name for number in stage.operators], merged=self._merged),
+                _strategy(stage.strategy, [operators[number].name for number in stage.operators], merged=merged),
                 tuple(tuple(operators[number].name for number in group) for group in stage.groups),
                 predicted,
                 found,
+                estimated,
             )
-            for stage, predicted, found in zip(plan.schedule.stages, costs, seconds, strict=True)
+            for stage, predicted, found, estimated in zip(
+                plan.schedule.stages, costs, seconds, plan.estimated, strict=True
+            )
         )
 
 

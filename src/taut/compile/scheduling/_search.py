@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol
 
@@ -23,7 +23,8 @@ R = 3
 """Most operators of a group, as the paper's default."""
 _STRATEGIES: tuple[Strategy, ...] = ("concurrent", "intra")
 _WITH_MERGING: tuple[Strategy, ...] = ("concurrent", "merge", "intra")
-_MOST_TRANSITIONS = 3_000_000
+_FEWEST_TRANSITIONS, _MOST_TRANSITIONS, _TRANSITIONS_A_SECOND = 100_000, 3_000_000, 100_000
+"""Of a part of the graph: by the budget, since a part is searched again whenever stages of it were measured."""
 _MOST_PART, _FEWEST_PART = 100, 8
 _NEVER = 10
 """How many times what it takes alone a merged stage counts that was not priced."""
@@ -36,7 +37,8 @@ class StagePlan:
     """Stages that a search found.
 
     Attributes:
-        schedule: over operators, with what was measured of each stage.
+        schedule: over operators, with what each stage was measured to take, or else its estimate.
+        estimated: whether that is an estimate, for each stage.
         code: for each stage of the schedule the stages of the program that make it up.
         complete: whether every stage that could have been cheaper was measured.
         measured: how many stages were.
@@ -44,6 +46,7 @@ class StagePlan:
     """
 
     schedule: Schedule
+    estimated: tuple[bool, ...]
     code: tuple[tuple[Groups, ...], ...]
     complete: bool
     measured: int
@@ -80,6 +83,10 @@ class MeasuringOracle(Protocol):
         """Seconds of a stage, measured when it is first asked for."""
         ...
 
+    def wanted(self, stage: Stage) -> bool:
+        """Whether a stage might be measured that is not."""
+        ...
+
     def cost(self, stage: Stage) -> float | None:
         """Seconds of a stage that was measured."""
         ...
@@ -111,6 +118,7 @@ class StageOracle:
         split: Mapping[int, float],
         merged: Mapping[frozenset[int], float] = MappingProxyType({}),
         known: dict[Stage, float] | None = None,
+        assumed: set[Stage] | None = None,
     ) -> None:
         self._operators = operators
         self._costs = costs
@@ -119,6 +127,7 @@ class StageOracle:
         self._alone = np.array([sum(durations[step] for step in own) for own in operators.steps])
         self._shared = np.array([sum(split.get(step, durations[step]) for step in own) for own in operators.steps])
         self.known: dict[Stage, float] = {} if known is None else known
+        self._assumed: set[Stage] = set() if assumed is None else assumed
 
     @property
     def strategies(self) -> tuple[Strategy, ...]:
@@ -142,12 +151,19 @@ class StageOracle:
         return stage if merges or splits else Stage(stage.groups)
 
     def measure(self, stage: Stage) -> float:
-        """Seconds of a stage, measured when it is first asked for."""
-        if self.cost(stage) is None:
-            self.known[stage] = self._costs.stages(self.code(stage))
-        found = self.cost(stage)
-        assert found is not None
-        return found
+        """Seconds of a stage, measured when it is first asked for; an estimate where other processes disturb that."""
+        known = self.cost(stage)
+        if known is None and stage not in self._assumed:
+            known = self._costs.stages(self.code(stage))
+            if known is None:
+                self._assumed.add(stage)
+            else:
+                self.known[stage] = known
+        return self.estimate(stage) if known is None else known
+
+    def wanted(self, stage: Stage) -> bool:
+        """Whether a stage might be measured that is not."""
+        return self.cost(stage) is None and stage not in self._assumed
 
     def cost(self, stage: Stage) -> float | None:
         """Seconds of a stage that was measured."""
@@ -168,12 +184,14 @@ class StageOracle:
 
 
 def _believed(oracle: MeasuringOracle, share: float) -> Oracle:
-    """An oracle that takes `share` of its estimate for what was not measured."""
+    """An oracle that takes `share` of its estimate for what might still be measured."""
 
     def believe(stage: Stage) -> float:
         stage = oracle.plain(stage)
         known = oracle.cost(stage)
-        return share * oracle.estimate(stage) if known is None else known
+        if known is None:
+            return (share if oracle.wanted(stage) else 1.0) * oracle.estimate(stage)
+        return known
 
     return lambda stages: np.array([believe(stage) for stage in stages])
 
@@ -196,65 +214,85 @@ def search_stages(
         operators: what to place.
         oracle: gives costs.
         workers: most groups of a stage.
-        budget: seconds; then the best schedule of what is known is taken.
+        budget: seconds; then the best schedule by what is known and by estimates is taken.
         progress: called with the number of stages measured.
 
     Source: Ding et al., "IOS: Inter-Operator Scheduler for CNN Acceleration" (MLSys 2021).
     """
     began = time.perf_counter()
+    end = began + budget
     stages: list[Stage] = []
     states = transitions = requests = 0
     complete = True
-    for numbers in operators.segments:
-        graph = operators.graph.part(numbers)
-        size = _part_size(graph, workers)
-        share = _HOPE
-        while True:
-
-            def ask(batch: StageBatch, share: float = share, numbers: tuple[int, ...] = numbers) -> NDArray[np.float64]:
-                named = StageBatch([_renumbered(stage, numbers) for stage in batch], len(operators.graph))
-                return np.asarray(_believed(oracle, share)(named))
-
-            found = search(graph, ask, R, workers, oracle.strategies, max_part_size=size)
-            chosen = [oracle.plain(_renumbered(stage, numbers)) for stage in found.stages]
-            unknown = [stage for stage in chosen if oracle.cost(stage) is None]
-            late = time.perf_counter() - began > budget
-            if not unknown or (late and share == 1.0):
-                break
-            if late:
-                share, complete = 1.0, False
-                continue
-            for stage in unknown:
-                oracle.measure(stage)
-            if progress is not None:
-                progress(len(oracle.known))
-        stages += chosen
-        states, transitions, requests = (
-            states + found.states,
-            transitions + found.transitions,
-            requests + found.requests,
-        )
-    costs = tuple(oracle.measure(stage) for stage in stages)
+    most = int(max(_FEWEST_TRANSITIONS, min(_MOST_TRANSITIONS, _TRANSITIONS_A_SECOND * budget)))
+    for numbers in _parts(operators, workers, most):
+        found, certain = _search_part(operators, numbers, oracle, workers, end, progress)
+        complete &= certain
+        stages += found.stages
+        states, transitions = states + found.states, transitions + found.transitions
+        requests += found.requests
+    known = [oracle.cost(stage) for stage in stages]
+    costs = [oracle.estimate(stage) if cost is None else cost for stage, cost in zip(stages, known, strict=True)]
     return StagePlan(
-        Schedule(tuple(stages), costs, states, transitions, requests),
+        Schedule(tuple(stages), tuple(costs), states, transitions, requests),
+        tuple(cost is None for cost in known),
         tuple(oracle.code(stage) for stage in stages),
-        complete,
+        complete and None not in known,
         len(oracle.known),
         time.perf_counter() - began,
     )
+
+
+def _search_part(
+    operators: Operators,
+    numbers: tuple[int, ...],
+    oracle: MeasuringOracle,
+    workers: int,
+    end: float,
+    progress: Callable[[int], None] | None,
+) -> tuple[Schedule, bool]:
+    """The cheapest stages of some of the operators, under the names of what they do, and whether that is certain."""
+    graph = operators.graph.part(numbers)
+    while True:
+        late = time.perf_counter() > end
+        believe = _believed(oracle, 1.0 if late else _HOPE)
+
+        def ask(batch: StageBatch, believe: Oracle = believe) -> NDArray[np.float64]:
+            named = StageBatch([_renumbered(stage, numbers) for stage in batch], len(operators.graph))
+            return np.asarray(believe(named))
+
+        found = search(graph, ask, R, workers, oracle.strategies, max_part_size=len(graph))
+        chosen = [oracle.plain(_renumbered(stage, numbers)) for stage in found.stages]
+        unknown = [stage for stage in chosen if oracle.wanted(stage)]
+        if not unknown or late:
+            return dataclasses.replace(found, stages=tuple(chosen)), not late
+        for stage in unknown:
+            if time.perf_counter() > end:
+                break
+            oracle.measure(stage)
+            if progress is not None:
+                progress(len(oracle.known))
 
 
 def _renumbered(stage: Stage, numbers: Sequence[int]) -> Stage:
     return Stage(tuple(tuple(numbers[i] for i in group) for group in stage.groups), stage.strategy)
 
 
-def _part_size(graph: OperatorGraph, workers: int) -> int:
-    """The most operators of a part that can be searched in moments."""
+def _parts(operators: Operators, workers: int, most: int) -> Iterator[tuple[int, ...]]:
+    """The operators in parts that can be searched in moments, one after the other."""
+    for segment in operators.segments:
+        graph = operators.graph.part(segment)
+        for numbers in partition(graph, _part_size(graph, workers, most)):
+            yield tuple(segment[number] for number in numbers)
+
+
+def _part_size(graph: OperatorGraph, workers: int, most: int) -> int:
+    """The most operators of a part that has at most so many transitions."""
     size = _MOST_PART
     while size > _FEWEST_PART:
         try:
             for numbers in partition(graph, size):
-                count(graph.part(numbers), R, workers, transition_limit=_MOST_TRANSITIONS)
+                count(graph.part(numbers), R, workers, transition_limit=most)
         except GraphError:
             size //= 2
             continue

@@ -72,6 +72,10 @@ class DeviceOracle:
         """The stage under the name of what it does: one operator is not merged with anything."""
         return stage if self._merges(stage) else Stage(stage.groups)
 
+    def wanted(self, stage: Stage) -> bool:
+        """Whether a stage might be measured that is not."""
+        return self.cost(stage) is None
+
     def cost(self, stage: Stage) -> float | None:
         """Seconds of a stage that was measured."""
         return self._merged.get(frozenset(stage.operators)) if self._merges(stage) else self.known.get(stage)

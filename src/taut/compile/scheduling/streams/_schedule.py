@@ -223,6 +223,8 @@ class _Job:
 def _stage_times(best: Planned, measured: Sequence[float]) -> tuple[StageTime, ...]:
     costs = best.plan.schedule.costs or ()
     return tuple(
-        StageTime(strategy, groups, predicted, found)
-        for (strategy, groups), predicted, found in zip(best.described(), costs, measured, strict=True)
+        StageTime(strategy, groups, predicted, found, estimated)
+        for (strategy, groups), predicted, found, estimated in zip(
+            best.described(), costs, measured, best.plan.estimated, strict=True
+        )
     )

@@ -12,6 +12,8 @@ from taut.stats import available_cores
 
 _BLOCK = 5e-4
 """Seconds of a timed block: short, so that many find all cores free on a busy host."""
+_LONG = 2e-2
+"""Seconds of a call beside which warming up does not count."""
 _WHOLE = 0.95
 """The share of their cores' time that threads of an undisturbed block get; they spin while they wait."""
 
@@ -33,15 +35,20 @@ class TimedSession:
         self._session, self._inputs, self._workers = session, inputs, min(workers, available_cores())
         self.undisturbed: list[float] = []
         self.every: list[float] = []
-        session.time(inputs, 2)
-        self._repeats = max(1, int(_BLOCK / min(session.time(inputs, 1) for _ in range(3))))
+        call = session.time(inputs, 1)
+        if call < _LONG:
+            call = min(session.time(inputs, 1) for _ in range(4))
+        self._warm_up = call < _LONG
+        self._repeats = max(1, int(_BLOCK / call))
 
     def time(self) -> None:
-        """Time a block, after calls that wake the workers and warm the caches of all cores."""
-        self._session.time(self._inputs, 1)
+        """Time a block; after calls that wake the workers and warm the caches of all cores, unless calls take long."""
+        if self._warm_up:
+            self._session.time(self._inputs, 1)
         alone = regions_run_alone()
         began, own, others = time.perf_counter(), time.thread_time(), worker_seconds()
-        self._session.time(self._inputs, 1)
+        if self._warm_up:
+            self._session.time(self._inputs, 1)
         seconds = self._session.time(self._inputs, self._repeats)
         own, others = time.thread_time() - own, worker_seconds() - others
         wall = time.perf_counter() - began
