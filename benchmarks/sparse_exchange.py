@@ -7,10 +7,10 @@ included; 2.6 times fewer bytes) and "compact, fp32" (coded indices, float32 val
 - two all-gathers: what users write, int64 indices and float32 values in `dist.all_gather`, both padded already.
 - same bytes: the 8 bytes an entry that "plain" sends, in one `dist.all_gather`; lengths known, nothing packed.
 
-Wall time, the slowest rank of each repetition, arms interleaved; ratios are medians of paired repetitions with a 95 %
-interval. "dense" adds the sum as a dense tensor, which the sparse all-reduce spares the others. The limit is the bytes
-of the plain form over the link. Unshaped, all ranks are on one host: ours share memory, the peers use loopback. The
-shaped links need root (network namespaces).
+Wall time, the slowest rank of each repetition, arms interleaved in random order; ratios are medians of paired
+repetitions with a 95 % interval. "dense" adds the sum as a dense tensor, which the sparse all-reduce spares the others.
+The limit is the bytes of the plain form over the link. Unshaped, all ranks are on one host: ours share memory, the
+peers use loopback. The shaped links need root (network namespaces).
 
     python -m benchmarks.sparse_exchange [--quick] [--json FILE]
 """
@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import random
 import sys
 import time
 from collections.abc import Callable
@@ -36,7 +37,7 @@ from taut.stats import fingerprint, quantile_interval, quietness
 RATIO = 0.01
 RATES = (None, 500, 100)  # Mbit/s
 ELEMENTS = (1_000_000, 5_000_000, 25_000_000)
-REPEATS = 11
+REPEATS = 15
 OURS = ("plain", "compact", "compact, fp32")
 PEERS = ("sparse all-reduce", "two all-gathers", "same bytes")
 TARGETS = {"sparse all-reduce": 5.0, "two all-gathers": 3.0, "same bytes": 3.0}
@@ -77,7 +78,9 @@ def measure_arms(elements: int, repeats: int) -> dict[str, list[tuple[float, flo
     for repeat in range(repeats + 1):
         indices = torch.randint(0, elements, (kept + kept // 50,), generator=generator).unique()[:kept]
         values = torch.randn(indices.numel(), generator=generator)
-        for name, (exchange, finish) in arms.items():
+        # One order for all ranks, another each time: a connection remembers the losses of the arm before.
+        for name in random.Random(repeat).sample(sorted(arms), len(arms)):
+            exchange, finish = arms[name]
             narrow = indices.to(torch.int32)
             dense.zero_()
             dist.barrier()
