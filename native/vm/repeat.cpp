@@ -174,6 +174,8 @@ class Finder {
             }
         }
         if (made_.instructions.size() == straight) return {};
+        // A larger arena leaves the one before in place, so that tensors would lie otherwise than in a first call.
+        if (arenas_ > 0 && !arena_) return {};
         made_.instructions.insert(made_.instructions.end(), code.begin() + static_cast<std::ptrdiff_t>(straight), code.end());
         made_.registers = registers_.fleeting();
         made_.slots = slots_.fleeting();
@@ -207,33 +209,31 @@ class Finder {
     // Whether the argument is still in its register.
     bool argument(std::uint32_t reg) const { return reg < function_.parameters && registers_.writes[reg] == 1; }
 
-    bool settles(const Instruction& at) const {
-        const bool once = at.opcode == Opcode::shape || at.opcode == Opcode::arena || at.opcode == Opcode::check ||
-                          (at.opcode == Opcode::bind || at.opcode == Opcode::load ? slots_ : registers_).writes[at.a] == 1;
-        if (!once) return false;
+    bool settles(const Instruction& at) {
+        const auto once = [&](const Cells& cells) { return cells.writes[at.a] == 1; };
         switch (at.opcode) {
             case Opcode::shape: return settles(at.steps);
             case Opcode::arena: return arenas_ == 1 && settled(at.a);
-            case Opcode::alloc: return arena_ && settled(at.b) && settled(at, 1);
+            case Opcode::alloc: return once(registers_) && arena_ && settled(at.b) && settled(at, 1);
             // A kernel may change the sizes of a tensor without memory.
-            case Opcode::constant: return program_.constants[at.b].buffer.host != nullptr;
-            case Opcode::view: return registers_.settled[at.b] && settled(at.c) && settled(at, 2);
-            case Opcode::bind: return argument(at.b) || registers_.settled[at.b];
-            case Opcode::load: return argument(at.b);
-            case Opcode::store: return settled(at.b);
+            case Opcode::constant: return once(registers_) && program_.constants[at.b].buffer.host != nullptr;
+            case Opcode::view:
+                return once(registers_) && registers_.settled[at.b] && settled(at.c) && settled(at, 2);
+            case Opcode::bind: return once(slots_) && (argument(at.b) || registers_.settled[at.b]);
+            case Opcode::load: return once(slots_) && argument(at.b);
+            case Opcode::store: return once(registers_) && settled(at.b);
             case Opcode::check: return settled(at.a);
             default: return false;
         }
     }
-    bool settles(const ShapeStep* step) const {
-        std::vector<std::int64_t> stored;
+    // Slots that it stores count as settled from there on, until it is known of the whole instruction.
+    bool settles(const ShapeStep* step) {
         for (; step->opcode != ShapeOpcode::end; ++step) {
+            const auto slot = static_cast<std::uint32_t>(step->value);
+            if (step->opcode == ShapeOpcode::load && !settled(slot)) return false;
             if (step->opcode == ShapeOpcode::store) {
-                if (slots_.writes[static_cast<std::size_t>(step->value)] != 1) return false;
-                stored.push_back(step->value);
-            } else if (step->opcode == ShapeOpcode::load && !settled(static_cast<std::uint32_t>(step->value)) &&
-                       std::find(stored.begin(), stored.end(), step->value) == stored.end()) {
-                return false;
+                if (slots_.writes[slot] != 1) return false;
+                slots_.settled[slot] = true;
             }
         }
         return true;

@@ -75,6 +75,7 @@ RECIPES = {
     ),
     "static before, strips": recipe(20, Window((3, 3), padding=(1, 1, 1, 1)), rows=3, columns=150, before=True),
     "static before, large window": recipe(4, Window((129, 3), padding=(64, 64, 1, 1)), rows=9, columns=20, before=True),
+    "static before, rows between the windows": recipe(20, Window((2, 1), (4, 3)), rows=18, columns=13, before=True),
     "static before, row": recipe(8, Window((1, 3), padding=(0, 0, 1, 1)), rows=1, columns=5, before=True),
 }
 

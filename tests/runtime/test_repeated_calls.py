@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from taut.errors import GraphError, GuardError, KernelError
 from taut.graph import Ref
 from taut.runtime import Object, Program
+from taut.runtime._native import _vm
 
 BIAS = torch.arange(8.0).reshape(1, 8)
 
@@ -141,6 +142,52 @@ def test_a_slot_read_before_it_is_written_holds_0_each_time() -> None:
     made = program([], flat(Op.STORE, 0, 0), shape(Sh.PUSH, 1, Sh.STORE, 0), flat(Op.RETURN, [0]))
     run = session(made)
     assert [run() for _ in range(3)] == [[0]] * 3
+
+
+def test_numbers_that_are_no_registers() -> None:
+    last = (1 << 20) - 1
+    length = function(
+        flat(Op.LENGTH, last, 0), flat(Op.STORE, 0, last), flat(Op.RETURN, [0]), takes=1, registers=1, slots=last + 1
+    )
+    run = session(Program((length,), (nested("x"),), (Ref(0),)))
+    assert [run(Object(0, [1] * count)) for count in (2, 2, 3)] == [[2], [2], [3]]
+    empty = function(flat(Op.PARALLEL, 0), flat(Op.RETURN, []), gives=0, registers=0, slots=0)
+    assert session(Program((empty,), (), ()))() == []
+
+
+def test_a_second_arena_is_apart_from_the_first_each_time() -> None:
+    made = program(
+        [],
+        shape(Sh.PUSH, 2, Sh.STORE, 0, Sh.PUSH, 64, Sh.STORE, 2, Sh.PUSH, 128, Sh.STORE, 3),
+        shape(Sh.PUSH, 7, Sh.STORE, 4, Sh.PUSH, 8, Sh.STORE, 5),
+        flat(Op.ARENA, 2),
+        flat(Op.ALLOC, 0, F32, 1, [0]),
+        flat(Op.ARENA, 3),
+        flat(Op.ALLOC, 1, F32, 1, [0]),
+        flat(Op.FILL, 0, 4),
+        flat(Op.FILL, 1, 5),
+        flat(Op.RETURN, [0, 1]),
+    )
+    run = session(made)
+    for _ in range(3):
+        first, second = run()
+        assert torch.equal(first, torch.full((2,), 7.0))
+        assert torch.equal(second, torch.full((2,), 8.0))
+
+
+def test_an_arena_whose_size_depends_on_data_leaves_none_behind() -> None:
+    made = program(
+        [tensor("n", dtype=torch.int64)],
+        shape(Sh.PUSH, 2, Sh.STORE, 0, Sh.PUSH, 7, Sh.STORE, 3),
+        flat(Op.ITEM, 2, 0),
+        flat(Op.ARENA, 2),
+        flat(Op.ALLOC, 1, F32, 1, [0]),
+        flat(Op.FILL, 1, 3),
+        flat(Op.RETURN, [1]),
+    )
+    run = session(made, memory_limit=_vm.live_bytes() + (64 << 20))
+    for megabytes in range(1, 17):  # 136 together
+        assert torch.equal(run(torch.tensor(megabytes << 20))[0], torch.full((2,), 7.0))
 
 
 def test_trees_of_other_sizes() -> None:

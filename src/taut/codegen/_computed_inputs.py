@@ -94,8 +94,9 @@ class ComputedInputs:
         return strips(self._window, lanes, output.shape, width, height, _RING)
 
     def _rows(self, tile: Tile) -> int:
-        """Of the ring: as many as one row of tiles sees, or more."""
-        return 1 << (self._window.reach(0, tile.height) - 1).bit_length()
+        """Of the ring: as many as one row of tiles sees, with those that it skips, or more."""
+        step = tile.height * self._window.stride[0]
+        return 1 << (max(self._window.reach(0, tile.height), step) - 1).bit_length()
 
     def _together(self, tile: Tile, channels: int, lanes: int) -> int:
         """How many channels one ring holds: all of them, or whole vectors."""
