@@ -69,6 +69,7 @@ def test_advice_on_a_slow_and_on_a_fast_link(model: str, profile: Path, tmp_path
     shown = taut(*slow, "--html", page, "--json", document)
     assert shown.exit_code == 0, shown.output
     assert "helps" in shown.output
+    assert "of a gradient in its first exchange" in " ".join(shown.output.split())
     assert "(modelled)" in shown.output
     advice = json.loads(document.read_text())
     assert advice["kind"] == "modelled"

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from taut.distributed import (
     BASELINES,
     CANDIDATES,
+    KEPT,
+    KEPT_NOTE,
     Cluster,
     Communicator,
     EncodeCost,
@@ -130,6 +132,23 @@ def test_cheap_encoding_helps_on_a_slow_link_and_dear_encoding_hurts_on_a_fast_o
     assert fast.best is None
     assert fast.answer.startswith("don't compress")
     assert {one.verdict for one in fast.predictions if one.name not in BASELINES} == {"hurts"}
+
+
+def test_what_keeps_little_of_a_gradient_is_advised_with_a_caution_only() -> None:
+    assert set(KEPT) == set(CANDIDATES)
+    assert all(0 < kept <= 1 for kept in KEPT.values())
+    found = advise(JOB, SLOW, profile())
+    assert found.answer.startswith("ACP-SGD rank 4: ")
+    assert "keeps 7 % of a gradient in its first exchange" in found.answer
+    assert "of those that keep half or more, PowerSGD rank 4: " in found.answer
+    alone = advise(JOB, SLOW, profile(), names=["random-k 1 %"])
+    assert "it keeps 1 % of a gradient" in alone.answer
+    assert "none that keeps half or more helps" in alone.answer
+    assert "keeps" not in advise(JOB, SLOW, profile(), names=["PowerSGD rank 4"]).answer
+    assert {one["name"]: one["kept_of_reference"] for one in found.to_dict()["predictions"]} == KEPT
+    page = render_advice(found, [1e6, 1e9], sweep(JOB, SLOW, profile(), ["fp32"], [1e6, 1e9]))
+    assert page.count("<td>1 %</td>") == 1
+    assert KEPT_NOTE.replace("'", "&#39;") in page
 
 
 def test_a_compressor_that_costs_and_saves_nothing_is_no_evidence() -> None:

@@ -195,6 +195,14 @@ def test_tensors_of_one_bucket_and_tensors_apart_give_the_same(compressor: Compr
             assert torch.equal(tensor, other.gradients[name])
 
 
+@every
+def test_one_rank_alone_exchanges_with_itself(compressor: Compressor) -> None:
+    for shapes in (EVERY_SHAPE, ((5,),), ((30, 7), (3,))):
+        (rank,) = exchange(compressor, random_gradients(1, shapes))
+        assert all(tensor.isfinite().all() for tensor in rank.gradients.values())
+        assert rank.sent == 0
+
+
 @pytest.mark.parametrize(
     ("kind", "wrong"),
     [

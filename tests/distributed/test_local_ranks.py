@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 import pytest
 import torch
 
 from taut.distributed import LinkLab, LocalCommunicator, LocalRanks, run_ranks
+from taut.distributed._meeting import Meeting
 from taut.errors import ArgumentError, CommunicationError
 
 
@@ -50,6 +52,29 @@ def test_a_rank_that_does_not_come_is_an_error_after_the_time_out() -> None:
 
     with pytest.raises(CommunicationError, match=r"has waited 0.2 s in a collective operation for rank 1\n"):
         run_ranks(3, work, timeout=0.2)
+    never.set()
+
+
+def test_a_rank_that_comes_too_late_is_told_so() -> None:
+    meeting = Meeting(2, 0.01)
+    with pytest.raises(CommunicationError, match="rank 0 has waited"):
+        meeting.wait(0)
+    with pytest.raises(CommunicationError, match="rank 1 did not come"):
+        meeting.wait(1)
+
+
+def test_a_rank_without_result_is_an_error_where_the_others_go_on_without_it() -> None:
+    never = threading.Event()
+
+    def work(communicator: LocalCommunicator) -> float:
+        if communicator.rank == 1:
+            never.wait()
+        with contextlib.suppress(CommunicationError):
+            return reduced(communicator)
+        return 0.0
+
+    with pytest.raises(CommunicationError, match="rank 1 did not come"):
+        run_ranks(2, work, timeout=0.1)
     never.set()
 
 

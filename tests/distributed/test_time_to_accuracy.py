@@ -10,11 +10,11 @@ from typing import Any, ClassVar, cast
 import pytest
 import torch
 from benchmarks import time_to_accuracy
-from benchmarks._shaped_training import ACCORDION, Course, energy_kept, train_until, wide_digits
+from benchmarks._shaped_training import ACCORDION, Course, energies_kept, energy_kept, train_until, wide_digits
 from benchmarks._state import State
 from benchmarks.time_to_accuracy import choice, measure, merged, ratio, summarise, workload
 
-from taut.distributed import LinkLab, LocalRanks, NoCompression, PowerSGD, TopK
+from taut.distributed import KEPT, LinkLab, LocalRanks, NoCompression, PowerSGD, TopK
 
 pytest.importorskip("sklearn", reason="scikit-learn's digits are not installed")
 
@@ -116,6 +116,11 @@ def test_the_workload_has_a_million_parameters_and_all_of_the_step() -> None:
     assert found.elements >= 1_000_000
     assert 0 < found.ready[0] <= found.backward
     assert found.other > 0
+
+
+@pytest.mark.slow
+def test_what_advice_says_that_compressors_keep_is_what_they_keep() -> None:
+    assert energies_kept() == pytest.approx(KEPT, abs=0.02)
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from taut.distributed import (
     BUCKET_CAPS,
     CANDIDATES,
     FACTORS,
+    KEPT,
     Change,
     Cluster,
     EncodeCost,
@@ -108,6 +109,9 @@ def test_the_recommendation_is_the_best_of_everything() -> None:
     assert (found.baseline.name, found.baseline.bucket_bytes) == base
     assert found.best.speedup.estimate == pytest.approx(times[base] / min(times.values()))
     assert f"{found.best.name} in buckets of" in found.answer
+    assert KEPT[found.best.name] == 0.07
+    assert "keeps 7 % of a gradient" in found.answer
+    assert "of those that keep half or more, PowerSGD rank 4 in buckets of" in found.answer
     assert list(found.lines()) and all(len(line) == len(BUCKET_CAPS) for line in found.lines().values())
 
 

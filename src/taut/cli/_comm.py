@@ -288,26 +288,27 @@ def _show(advice: Advice, what_ifs: WhatIfs, notes: Sequence[str], console: obje
     from rich.markup import escape
     from rich.table import Table
 
-    from taut.distributed import bandwidth_text, link_text, milliseconds, ratio
+    from taut.distributed import KEPT_NOTE, bandwidth_text, kept_text, link_text, milliseconds, ratio
 
     assert isinstance(console, Console)
     job = f"{advice.cluster.ranks} workers, {link_text(advice.cluster.bandwidth)}"
     title = f"{one_line(advice.workload)}, {job} (modelled)"
     table = Table(title=escape(title), title_justify="left")
     table.add_column("compressor", no_wrap=True)
-    for column in ("step, ms", "MB sent", f"over {advice.baseline}", "verdict", "pays below"):
+    for column in ("step, ms", "MB sent", "keeps", f"over {advice.baseline}", "verdict", "pays below"):
         table.add_column(column, justify="right")
     for one in advice.predictions:
         verdict = "baseline" if one.name == advice.baseline else one.verdict
-        cells = (milliseconds(one.seconds), f"{one.sent / 1e6:.2f}", ratio(one.speedup[advice.baseline]), verdict)
-        table.add_row(*map(escape, (one.name, *cells, bandwidth_text(one.crossover))))
+        costs = (milliseconds(one.seconds), f"{one.sent / 1e6:.2f}", kept_text(one.name))
+        gains = (ratio(one.speedup[advice.baseline]), verdict, bandwidth_text(one.crossover))
+        table.add_row(*map(escape, (one.name, *costs, *gains)))
     console.print(table)
     console.print(escape(advice.answer))
     for line in (*what_ifs.lines(), *notes):
         console.print(escape(one_line(line)), soft_wrap=True)
     for doubt in advice.doubts:
         console.print(escape(one_line(f"the profile is doubtful: {doubt}; run taut comm probe when nothing else runs")))
-    console.print("step times only: how many steps an accuracy takes, a compressor may change", style="dim")
+    console.print(f"step times only: what keeps little of a gradient may need more steps; {KEPT_NOTE}", style="dim")
 
 
 def _write_page(

@@ -1,9 +1,9 @@
 """Gradient exchange between the ranks of a training job: compressors, hooks, controllers, and when not to compress."""
 
-from taut.distributed._advice_page import bandwidth_text, link_text, milliseconds, ratio, render_advice
-from taut.distributed._advise import BANDWIDTHS, Advice, Prediction, Verdict, advise, predict, sweep
+from taut.distributed._advice_page import bandwidth_text, link_text, milliseconds, render_advice
+from taut.distributed._advise import BANDWIDTHS, Advice, Prediction, Verdict, advise, predict, ratio, sweep
 from taut.distributed._attach import attach
-from taut.distributed._candidates import BASELINES, CANDIDATES
+from taut.distributed._candidates import BASELINES, CANDIDATES, KEPT, KEPT_NOTE, kept_text
 from taut.distributed._choices import BUCKET_CAPS, Choice, Recommendation, recommend
 from taut.distributed._communicator import Communicator
 from taut.distributed._compressor import Compressor, Gradient, Memory
@@ -75,6 +75,8 @@ __all__ = [
     "BUCKET_CAPS",
     "CANDIDATES",
     "FACTORS",
+    "KEPT",
+    "KEPT_NOTE",
     "LARGER_MESSAGES",
     "Accordion",
     "AccordionBatchSize",
@@ -145,6 +147,7 @@ __all__ = [
     "faster_encoder",
     "gather_sparse",
     "gather_uneven",
+    "kept_text",
     "link_text",
     "measure_group",
     "measure_workload",

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from taut.distributed._advise import Advice
-from taut.distributed._candidates import BASELINES
+from taut.distributed._advise import Advice, ratio
+from taut.distributed._candidates import BASELINES, KEPT_NOTE, kept_text
 from taut.distributed._line_chart import STYLE, line_chart
 from taut.distributed._what_if import FACTORS, WhatIfs
 from taut.stats import Interval
@@ -38,10 +38,11 @@ def render_advice(
         notes: what the figures rest on, a sentence each.
     """
     rows = Markup("").join(
-        Markup("<tr><td>{}</td><td>{}</td><td>{:.1f}</td><td>{}</td><td>{}</td><td>{}</td></tr>").format(
+        Markup("<tr><td>{}</td><td>{}</td><td>{:.1f}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>").format(
             one.name,
             milliseconds(one.seconds),
             one.sent / 1e6,
+            kept_text(one.name),
             ratio(one.speedup[advice.baseline]),
             one.verdict if one.name != advice.baseline else "baseline",
             bandwidth_text(one.crossover),
@@ -53,15 +54,18 @@ def render_advice(
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Compression advice: {}</title>'
         "<style>{}</style></head><body><h1>{}</h1><p><strong>{}</strong></p>{}"
         "<p>All figures are modelled from measured costs of links and encoders; intervals hold 95 % of what the "
-        "measurements leave open. They say how long a step takes, not how many steps an accuracy takes.</p>{}"
-        "<table><thead><tr><th>compressor</th><th>step, ms</th><th>MB sent a rank</th><th>speed-up over {}</th>"
-        "<th>verdict</th><th>pays below</th></tr></thead><tbody>{}</tbody></table>{}</body></html>"
+        "measurements leave open. They say how long a step takes, not how many steps an accuracy takes: what keeps "
+        "little of a gradient may need more. {}.</p>{}"
+        "<table><thead><tr><th>compressor</th><th>step, ms</th><th>MB sent a rank</th><th>keeps</th>"
+        "<th>speed-up over {}</th><th>verdict</th><th>pays below</th></tr></thead><tbody>{}</tbody></table>{}"
+        "</body></html>"
     ).format(
         advice.workload,
         Markup(_STYLE + STYLE),
         f"{advice.workload} on {advice.cluster.ranks} workers, {link_text(advice.cluster.bandwidth)}",
         advice.answer,
         Markup("").join(Markup("<p>{}</p>").format(one) for one in (*doubts, *notes)),
+        KEPT_NOTE,
         _over_bandwidths(bandwidths, lines, advice),
         advice.baseline,
         rows,
@@ -72,11 +76,6 @@ def render_advice(
 def milliseconds(one: Interval) -> str:
     """An interval of seconds in milliseconds."""
     return f"{one.estimate * 1e3:.1f} [{one.low * 1e3:.1f}, {one.high * 1e3:.1f}]"
-
-
-def ratio(one: Interval) -> str:
-    """An interval of speed-ups."""
-    return f"{one.estimate:.2f}x [{one.low:.2f}, {one.high:.2f}]"
 
 
 def link_text(bandwidth: float | None) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from taut.distributed._candidates import BASELINES, CANDIDATES
+from taut.distributed._candidates import BASELINES, CANDIDATES, KEPT, caution
 from taut.distributed._profile import Profile
 from taut.distributed._step_time import AS_IS, Change, Cluster, sent_bytes, step_seconds
 from taut.distributed._workload import BUCKET_BYTES, Workload
@@ -25,12 +25,13 @@ BANDWIDTHS = np.geomspace(1e6 / 8, 1e12 / 8, 61)  # 1 Mbit/s to 1 Tbit/s
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of one compressor; every figure is modelled.
+    """What the model says of one compressor; every figure but one is modelled.
 
     Attributes:
         name: of the compressor among `CANDIDATES`.
         seconds: of a step.
         sent: bytes that each rank sends in a step.
+        kept: share of the squared norm of other gradients that a first exchange has kept, as in `KEPT`; measured.
         speedup: for each baseline, its step time over this one.
         verdict: against the faster of the baselines.
         crossover: bytes per second of a link below which it beats the faster baseline by what a verdict asks for, 1 %;
@@ -40,6 +41,7 @@ class Prediction:
     name: str
     seconds: Interval
     sent: float
+    kept: float
     speedup: dict[str, Interval]
     verdict: Verdict
     crossover: float | None
@@ -50,6 +52,7 @@ class Prediction:
             "name": self.name,
             "seconds": listed(self.seconds),
             "sent_bytes": self.sent,
+            "kept_of_reference": self.kept,
             "speedup": {name: listed(one) for name, one in self.speedup.items()},
             "verdict": self.verdict,
             "crossover_bytes_per_second": "any"
@@ -87,8 +90,9 @@ class Advice:
         best = self.best
         if best is None:
             return f"don't compress: no compressor is predicted to beat {self.baseline} on these links"
-        gain = best.speedup[self.baseline]
-        return f"{best.name}: {gain.estimate:.2f}x [{gain.low:.2f}, {gain.high:.2f}] over {self.baseline} (modelled)"
+        told = f"{best.name}: {ratio(best.speedup[self.baseline])} over {self.baseline} (modelled)"
+        other = next((one for one in self.predictions if one.verdict == "helps" and not caution(one.name)), None)
+        return warned(told, best.name, other and f"{other.name}: {ratio(other.speedup[self.baseline])}")
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -141,6 +145,7 @@ def advise(
                 name,
                 interval(times[name]),
                 sent_bytes(workload, CANDIDATES[name], cluster.ranks, bucket_bytes=bucket_bytes),
+                KEPT[name],
                 speedup,
                 "no evidence" if name == baseline else verdict(speedup[baseline]),
                 turns.get(name),
@@ -206,6 +211,19 @@ def verdict(speedup: Interval) -> Verdict:
     if speedup.low > _WORTH_WHILE:
         return "helps"
     return "hurts" if speedup.high < 1 else "no evidence"
+
+
+def warned(told: str, name: str, other: str | None) -> str:
+    """An advice with the caution that its compressor needs, and the first that helps and needs none."""
+    if not caution(name):
+        return told
+    instead = "none that keeps half or more helps" if other is None else f"of those that keep half or more, {other}"
+    return f"{told}, but it {caution(name)}; {instead}"
+
+
+def ratio(one: Interval) -> str:
+    """An interval of speed-ups."""
+    return f"{one.estimate:.2f}x [{one.low:.2f}, {one.high:.2f}]"
 
 
 def interval(draws: np.ndarray) -> Interval:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from taut.distributed._advise import Verdict, compared_names, interval, listed, predict, verdict
-from taut.distributed._candidates import BASELINES
+from taut.distributed._advise import Verdict, compared_names, interval, listed, predict, ratio, verdict, warned
+from taut.distributed._candidates import BASELINES, caution
 from taut.distributed._profile import Profile
 from taut.distributed._step_time import AS_IS, Change, Cluster
 from taut.distributed._workload import Workload
@@ -70,9 +70,9 @@ class Recommendation:
         base, best = self.baseline, self.best
         if best is base:
             return f"over sizes of buckets: nothing is predicted to beat {_described(base)}"
-        gain = best.speedup
-        interval_text = f"{gain.estimate:.2f}x [{gain.low:.2f}, {gain.high:.2f}]"
-        return f"over sizes of buckets: {_described(best)}, {interval_text} over {_described(base)}"
+        told = f"over sizes of buckets: {_described(best)}, {ratio(best.speedup)} over {_described(base)}"
+        other = next((one for one in self.choices if one.verdict == "helps" and not caution(one.name)), None)
+        return warned(told, best.name, other and f"{_described(other)}, {ratio(other.speedup)}")
 
     def lines(self) -> dict[str, list[Interval]]:
         """Step times of each compressor over sizes of buckets, ascending."""

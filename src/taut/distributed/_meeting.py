@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 
 from taut.errors import CommunicationError
 
@@ -55,14 +56,17 @@ class Meeting:
             self._condition.notify_all()
 
     def wait_for_end(self) -> BaseException | None:
-        """Wait until every rank has left, but for those that did not come in time; returns the first error.
+        """Wait until every rank has left, but for those that did not come in time; returns the first error, if any.
 
         After an error the others get the time-out to end.
         """
         with self._condition:
             self._condition.wait_for(lambda: self._ended() or self._error() is not None)
             self._condition.wait_for(self._ended, self._timeout)
-            return self._error()
+            error = self._error()
+            if error is None and self._late - self._gone.keys():
+                return self._came_late()  # those that waited in vain have returned all the same
+            return error
 
     def _ended(self) -> bool:
         return len(self._gone.keys() | self._late) == self._ranks
@@ -75,8 +79,19 @@ class Meeting:
         if self._gone:
             other, error = next(iter(self._gone.items()))
             happened = "has returned" if error is None else f"has failed ({error})"
-            message = f"rank {other} {happened}, and rank {rank} waits for it in a collective operation"
-        else:
-            late = ", ".join(map(str, sorted(self._late)))
-            message = f"rank {rank} has waited {self._timeout:g} s in a collective operation for rank {late}"
-        return CommunicationError(message, expected="the same calls in the same order on every rank")
+            return _failed(f"rank {other} {happened}, and rank {rank} waits for it in a collective operation")
+        if rank in self._late:
+            return self._came_late()
+        late = _listed(self._late)
+        return _failed(f"rank {rank} has waited {self._timeout:g} s in a collective operation for rank {late}")
+
+    def _came_late(self) -> CommunicationError:
+        return _failed(f"rank {_listed(self._late)} did not come to a collective operation within {self._timeout:g} s")
+
+
+def _listed(ranks: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(ranks)))
+
+
+def _failed(message: str) -> CommunicationError:
+    return CommunicationError(message, expected="the same calls in the same order on every rank")

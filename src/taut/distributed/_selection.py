@@ -91,6 +91,12 @@ def majority(packed: torch.Tensor, elements: int, scale: float) -> torch.Tensor:
     return (packed.shape[0] - 2 * negative).sign().to(torch.float32) * scale
 
 
+def floats_of(rows: torch.Tensor) -> torch.Tensor:
+    """Float32 numbers, (ranks, numbers), that arrived as bytes, (ranks, 4 * numbers) uint8."""
+    # A single row counts as contiguous whatever its stride, which `view` then refuses.
+    return rows.reshape(-1).view(torch.float32).view(len(rows), -1)
+
+
 def _take(residual: torch.Tensor, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     values = residual[indices]
     residual[indices] = 0

@@ -13,6 +13,7 @@ from taut.distributed._communicator import Communicator
 from taut.distributed._compressor import Compressor, Gradient, Memory, check_whole
 from taut.distributed._memory import next_step
 from taut.distributed._rounding import add_quantised, quantise
+from taut.distributed._selection import floats_of
 from taut.distributed._traffic import Message, Traffic
 from taut.errors import ArgumentError
 from taut.kernels import QUANTISE_BLOCK
@@ -53,7 +54,7 @@ class QuantisedSGD(Compressor):
             steps.append(rounded[1])
         of_steps = 4 * sum(step.numel() for step in steps)
         rows = communicator.all_gather(torch.cat([torch.cat(steps).view(torch.uint8), *codes]))
-        all_steps = rows[:, :of_steps].contiguous().view(torch.float32).split([s.numel() for s in steps], dim=1)
+        all_steps = floats_of(rows[:, :of_steps]).split([s.numel() for s in steps], dim=1)
         all_codes = rows[:, of_steps:].split([c.numel() for c in codes], dim=1)
         for gradient, steps_of, codes_of in zip(gradients, all_steps, all_codes, strict=True):
             mean = torch.zeros(gradient.tensor.numel(), device=gradient.tensor.device)

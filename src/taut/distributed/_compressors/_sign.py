@@ -12,7 +12,7 @@ import torch
 from taut.distributed._communicator import Communicator
 from taut.distributed._compressor import Compressor, Gradient, Memory
 from taut.distributed._memory import is_zero, residual_of
-from taut.distributed._selection import accumulate_mean, majority, pack_signs
+from taut.distributed._selection import accumulate_mean, floats_of, majority, pack_signs
 from taut.distributed._traffic import Message, Traffic
 
 
@@ -39,8 +39,8 @@ class SignMajority(Compressor):
             packed.append(bits)
             scales.append(scale)
         rows = communicator.all_gather(torch.cat([torch.stack(scales).view(torch.uint8), *packed]))
-        weights = rows[:, : 4 * len(scales)].contiguous().view(torch.float32)  # (ranks, parameters); 0 has no vote
         start = 4 * len(scales)
+        weights = floats_of(rows[:, :start])  # (ranks, parameters); 0 has no vote
         for place, (gradient, bits) in enumerate(zip(gradients, packed, strict=True)):
             flat = gradient.tensor.view(-1)
             votes = rows[weights[:, place] != 0, start : start + bits.numel()]
