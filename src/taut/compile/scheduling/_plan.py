@@ -114,7 +114,8 @@ def measure_steps(lowered: Lowered, inputs: Sequence[Any], workers: int, kernels
         for step in costs.steps
         if workers > 1 and durations[step] >= WORTH_SPLITTING and costs.can_split(step)
     }
-    return Measured(lowered, costs, operators_of(lowered.blocks[0], durations), durations, split, set(split))
+    operators = operators_of(lowered.blocks[0], durations, graph=lowered.graph)
+    return Measured(lowered, costs, operators, durations, split, set(split))
 
 
 def measure_split(
@@ -154,7 +155,10 @@ def find_stages(
     progress: Callable[[int], None],
     merged: Mapping[frozenset[int], float] = MappingProxyType({}),
 ) -> StagePlan:
-    """The best stages of a program; `merged` has seconds of convolutions merged into one, by their operators."""
+    """The best stages of a program; `merged` has seconds of convolutions merged into one, by their operators.
+
+    Groups of a stage are as many as there are workers, or convolutions to merge, if these are more.
+    """
     oracle = StageOracle(
         measured.operators,
         measured.costs,
@@ -164,7 +168,8 @@ def find_stages(
         measured.known,
         measured.assumed,
     )
-    return search_stages(measured.operators, oracle, measured.costs.workers, budget=budget, progress=progress)
+    groups = max([measured.costs.workers, *map(len, merged)])
+    return search_stages(measured.operators, oracle, groups, budget=budget, progress=progress)
 
 
 def candidates_of(measured: Measured, plan: StagePlan, prefix: str = "", *, exact: bool = False) -> list[Candidate]:
