@@ -152,6 +152,15 @@ def test_each_set_of_sizes_is_captured_once() -> None:
         model(torch.randn(2, 3, 7, 6))
 
 
+def test_calls_inside_and_outside_of_inference_mode_share_a_capture() -> None:
+    graph, inputs = awkward()
+    model, expected = StreamedModel(graph), Interpreter(graph)(*inputs)
+    with torch.inference_mode():
+        first = model(*inputs)
+    for found in (first, model(*inputs)):
+        assert all(map(torch.equal, leaves(found), leaves(expected)))
+
+
 def test_what_does_not_fit_is_a_guard_error() -> None:
     graph, (x, y) = awkward()
     model = StreamedModel(graph)

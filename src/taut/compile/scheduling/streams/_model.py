@@ -166,8 +166,12 @@ def _program_of(operators: StreamOperators, stages: Schedule | StreamProgram | N
 
 
 def _buffers_like(inputs: Sequence[Any]) -> list[Any]:
-    """Copies of inputs that a capture reads, apart from them; numbers as they are."""
-    return [value.detach().clone() if isinstance(value, torch.Tensor) else value for value in inputs]
+    """Copies of inputs that a capture reads, apart from them; numbers as they are.
+
+    Calls outside of inference mode write them too, though the first may be inside.
+    """
+    with torch.inference_mode(mode=False):
+        return [value.detach().clone() if isinstance(value, torch.Tensor) else value for value in inputs]
 
 
 def _fill(buffers: Sequence[Any], inputs: Sequence[Any]) -> None:
