@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from branching import Branches
+from test_scheduling import Fire, X
 
 pytest.importorskip("halide", reason="the extra compile is not installed")
 
-from taut.compile import CompiledModel, compile_model, schedule
+from taut.compile import CompiledModel, compile_model, load, save, schedule, schedule_of
 from taut.compile._program import Lowered
 from taut.compile.interop import Schedule
 from taut.compile.scheduling._choose import Choice
@@ -22,8 +22,7 @@ from taut.compile.scheduling._operators import Operators, convolutions_of
 from taut.compile.scheduling._plan import Candidate, Measured, find_stages, measure_steps
 from taut.graph import Graph
 
-NET = Branches().eval()
-X = torch.randn(1, 16, 6, 6)
+NET = Fire().eval()
 _CHEAP = 1e-9
 
 
@@ -84,13 +83,13 @@ def test_what_was_not_priced_is_never_merged_whatever_stages_take(
     monkeypatch.setattr(StageCosts, "_measure", lambda *_: 1.0)  # far above what steps take by themselves
     costs = StageCosts(measured.lowered, 2, measured.costs.kernels)
     fresh = Measured(measured.lowered, costs, measured.operators, measured.durations, {}, set())
-    plan = find_stages(fresh, math.inf, lambda _: None, {three: 100.0})
+    plan = find_stages(fresh, 10.0, lambda _: None, {three: 100.0})
     assert plan.complete
     assert merged_in(plan.schedule) == []
 
 
 def test_a_program_of_merged_convolutions_gives_the_values_of_the_model(
-    compiled: CompiledModel, monkeypatch: pytest.MonkeyPatch
+    compiled: CompiledModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def keep(candidates: Sequence[Candidate], *_: Any) -> Choice:
         kept = next(one for one in candidates if one.name == "merged stages")
@@ -100,8 +99,11 @@ def test_a_program_of_merged_convolutions_gives_the_values_of_the_model(
     monkeypatch.setattr("taut.compile.scheduling._schedule.choose", keep)
     made = schedule(compiled, (X,), budget=1e-3)
     assert made.schedule.kept == "merged stages"
-    assert any(step.label.count("+") == 2 for step in made.lowered.blocks[0].steps)
+    assert "row+column+one" in {step.label for step in made.lowered.blocks[0].steps}
     torch.testing.assert_close(made(X), NET(X).detach(), rtol=1e-4, atol=1e-4)
+    again = load(save(made, tmp_path / "merged.taut", example_inputs=(X,)))
+    assert torch.equal(again(X), made(X))
+    assert schedule_of(again.program) is not None
 
 
 def test_nothing_is_priced_or_merged_where_bits_must_stay(

@@ -76,6 +76,12 @@ class Measured:
         session = self.costs.kernels.session(self.lowered)
         return Candidate(prefix + SEQUENTIAL, self.lowered, session, math.fsum(self.durations), 1)
 
+    def staged(self, plan: StagePlan) -> tuple[Schedule, float]:
+        """The schedule of stages, and seconds of a call: theirs, and those of steps that stay in their places."""
+        placed = set(self.costs.steps)
+        others = math.fsum(seconds for step, seconds in enumerate(self.durations) if step not in placed)
+        return plan.stages(self.costs.workers), others + math.fsum(plan.schedule.costs or ())
+
     def candidates(self, schedules: Mapping[str, tuple[Schedule, float | None]]) -> list[Candidate]:
         """The programs of schedules with predicted seconds, or None for an estimate, unless a kernel is missing."""
         block = self.lowered.blocks[0]
@@ -176,6 +182,6 @@ def candidates_of(measured: Measured, plan: StagePlan, prefix: str = "", *, exac
     """The programs of a plan and of schedules without barriers; `exact` if results must stay the same bit for bit."""
     block, workers = measured.lowered.blocks[0], measured.costs.workers
     others = barrier_free(block, measured.operators, measured.durations, measured.split, workers, exact=exact)
-    schedules: dict[str, tuple[Schedule, float | None]] = {prefix + STAGES: (plan.stages(workers), plan.schedule.cost)}
+    schedules: dict[str, tuple[Schedule, float | None]] = {prefix + STAGES: measured.staged(plan)}
     schedules |= {prefix + name: (schedule, None) for name, schedule in others.items()}
     return measured.candidates(schedules)
