@@ -7,7 +7,7 @@ import inspect
 import json
 import math
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -97,6 +97,18 @@ def test_where_a_wide_kernel_costs_as_much_as_a_narrow_one_convolutions_are_merg
     assert torch.equal(exact(X), module(X))
     assert exact.schedule is not None
     assert not any("merged" in one.name for one in exact.schedule.candidates)
+
+
+def test_the_bound_is_that_of_the_kept_program_where_other_stages_are_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    def keep(replays: Mapping[str, Any], *_: object) -> tuple[str, dict[str, float], None]:
+        return "sequential", dict.fromkeys(replays, 31e-6), None
+
+    monkeypatch.setattr("taut.compile.scheduling.streams._schedule.choose", keep)
+    device = OneAtATime(dict.fromkeys(COSTS, 10e-6) | {"aten.cat.default": 1e-6})
+    report = schedule_streams(Fire().eval(), (X,), device=device, streams=2, budget=60).schedule
+    assert report is not None
+    assert (report.kept, report.staged) == ("sequential", "merged stages")
+    assert report.critical_path == pytest.approx(21e-6)  # squeezed, one of two convolutions, joined
 
 
 def test_more_convolutions_than_there_are_streams_are_merged() -> None:
