@@ -139,8 +139,7 @@ class StreamedModel:
 
         made = self._captures[key] = buffers, self._streams.capture(issue)
         if len(self._captures) > _MOST_CAPTURES:
-            self._streams.synchronize()  # what is forgotten might still run
-            self._captures.popitem(last=False)
+            self._captures.popitem(last=False)  # which does not run any more: a capture waits for the device
         return made
 
 
