@@ -27,7 +27,7 @@ from taut.compile.scheduling._candidates import barrier_free, bound, predicted
 from taut.compile.scheduling._costs import StageCosts, split_stages
 from taut.compile.scheduling._kernels import Kernels
 from taut.compile.scheduling._operators import operators_of
-from taut.compile.scheduling._plan import Candidate, find_stages, measure_steps
+from taut.compile.scheduling._plan import Candidate, candidates_of, find_stages, measure_steps
 from taut.compile.scheduling._search import StageOracle, search_stages
 from taut.errors import ArgumentError, Interrupted
 from taut.graph import Graph, Interpreter, capture
@@ -209,16 +209,30 @@ def test_on_one_worker_stages_are_timed_in_their_own_order(monkeypatch: pytest.M
     assert set(names) == set("abcd")
 
 
+class Sorted(nn.Module):
+    """Sorts in the middle, which runs on ATen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        both = torch.sort(self.a(x) + torch.tanh(self.b(x)))[0]
+        return self.c(both) + self.b(both)
+
+
+def test_what_runs_on_aten_counts_in_every_prediction() -> None:
+    x = torch.randn(5, 8)
+    measured = measure_steps(compile_model(Sorted().eval(), (x,)).lowered, (x,), 2, Kernels())
+    plan = find_stages(measured, 0.0, lambda _: None)
+    block = measured.lowered.blocks[0]
+    made = {one.name: one.predicted for one in candidates_of(measured, plan)}
+    expected = predicted(block, plan.stages(2), measured.durations, measured.split)
+    assert made["stages"] == pytest.approx(expected)
+    assert expected > plan.schedule.cost  # pyright: ignore[reportOperatorIssue]
+
+
 def test_what_runs_on_aten_stays_in_its_place() -> None:
-    class Sorted(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a, self.b, self.c = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)
-
-        def forward(self, x: Tensor) -> Tensor:
-            both = torch.sort(self.a(x) + torch.tanh(self.b(x)))[0]
-            return self.c(both) + self.b(both)
-
     model, x = compile_model(Sorted().eval(), (torch.randn(5, 8),)), torch.randn(5, 8)
     made = schedule(model, (x,), budget=1)
     assert torch.equal(made(x), model(x))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import math
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,6 +27,8 @@ from taut.compile.scheduling import (
     summary,
 )
 from taut.compile.scheduling.streams._costs import DeviceOracle
+from taut.compile.scheduling.streams._cuda import _CAPTURING
+from taut.compile.scheduling.streams._plan import plan_streams
 from taut.errors import ArgumentError, GraphError, GuardError, Interrupted
 from taut.graph import capture
 
@@ -93,6 +97,28 @@ def test_where_a_wide_kernel_costs_as_much_as_a_narrow_one_convolutions_are_merg
     assert torch.equal(exact(X), module(X))
     assert exact.schedule is not None
     assert not any("merged" in one.name for one in exact.schedule.candidates)
+
+
+def test_the_bound_is_that_of_the_kept_program_where_other_stages_are_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    def keep(replays: Mapping[str, Any], *_: object) -> tuple[str, dict[str, float], None]:
+        return "sequential", dict.fromkeys(replays, 31e-6), None
+
+    monkeypatch.setattr("taut.compile.scheduling.streams._schedule.choose", keep)
+    device = OneAtATime(dict.fromkeys(COSTS, 10e-6) | {"aten.cat.default": 1e-6})
+    report = schedule_streams(Fire().eval(), (X,), device=device, streams=2, budget=60).schedule
+    assert report is not None
+    assert (report.kept, report.staged) == ("sequential", "merged stages")
+    assert report.critical_path == pytest.approx(21e-6)  # squeezed, one of two convolutions, joined
+
+
+def test_more_convolutions_than_there_are_streams_are_merged() -> None:
+    device = SimulatedStreams(COSTS, other=1e-6)
+    planned = plan_streams(capture(NET, (X,)), [X], device, 2, "", 60.0, lambda _: None)
+    classes = planned.operators.graph.merge_classes()
+    three = frozenset(number for number, own in enumerate(classes) if own >= 0)
+    assert len(three) == 3
+    found = planned.search_again({three: 1e-9}, 60.0).schedule
+    assert three in [frozenset(stage.operators) for stage in found.stages if stage.strategy == "merge"]
 
 
 def test_where_nothing_runs_at_the_same_time_the_sequential_program_is_kept() -> None:
@@ -251,8 +277,10 @@ class _Fake:
             name = getattr(what, "name", type(what).__name__)
             kind = f"graph on {options['stream'].name}" if options else name
             note(f"enter {kind}")
-            yield
-            note(f"leave {kind}")
+            try:
+                yield
+            finally:
+                note(f"leave {kind}")
 
         current = Stream(None, "current")
         for name, value in {
@@ -320,6 +348,53 @@ def test_what_cannot_be_captured_is_a_graph_error(monkeypatch: pytest.MonkeyPatc
 
     with pytest.raises(GraphError, match="not permitted"):
         streams.capture(issue)
+
+
+@pytest.mark.parametrize(
+    ("first", "told"),
+    [(GraphError("node %7 failed: not permitted"), GraphError), (KeyboardInterrupt(), KeyboardInterrupt)],
+)
+def test_what_went_wrong_in_a_capture_is_told_and_not_that_it_could_not_end(
+    monkeypatch: pytest.MonkeyPatch, first: BaseException, told: type[BaseException]
+) -> None:
+    fake = _Fake(monkeypatch)
+
+    @contextmanager
+    def graph(*_: Any, **__: Any) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            raise RuntimeError("capture was invalidated")
+
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    runs = iter(range(10))
+
+    def issue() -> None:
+        if next(runs) == 3:
+            raise first
+
+    with pytest.raises(told) as raised:
+        CudaStreams().capture(issue)
+    assert str(first) in str(raised.value)
+    assert "leave current" in fake.calls  # the caller's stream is current again, which torch does not see to
+    assert not _CAPTURING.locked()
+
+
+def test_a_replay_keeps_what_its_graph_reads_and_one_capture_runs_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    _Fake(monkeypatch)
+    locked: list[bool] = []
+
+    def issue(weight: torch.Tensor) -> None:
+        locked.append(_CAPTURING.locked())
+
+    weight = torch.zeros(1)
+    alive = weakref.ref(weight)
+    replay = CudaStreams().capture(functools.partial(issue, weight))
+    assert all(locked)
+    del weight
+    assert alive() is not None
+    del replay
+    assert alive() is None
 
 
 def test_a_device_that_there_is_not_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

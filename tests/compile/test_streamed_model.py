@@ -152,6 +152,25 @@ def test_each_set_of_sizes_is_captured_once() -> None:
         model(torch.randn(2, 3, 7, 6))
 
 
+def test_calls_inside_and_outside_of_inference_mode_share_a_capture() -> None:
+    graph, inputs = awkward()
+    model, expected = StreamedModel(graph), Interpreter(graph)(*inputs)
+    with torch.inference_mode():
+        first = model(*inputs)
+    for found in (first, model(*inputs)):
+        assert all(map(torch.equal, leaves(found), leaves(expected)))
+
+
+def test_autocast_around_a_call_changes_nothing() -> None:
+    graph, inputs = awkward()
+    model = StreamedModel(graph)
+    expected = leaves(model(*inputs))
+    with torch.autocast("cpu"):
+        found = leaves(model(*inputs))
+    assert [leaf.dtype for leaf in found] == [leaf.dtype for leaf in expected]
+    assert all(map(torch.equal, found, expected))
+
+
 def test_what_does_not_fit_is_a_guard_error() -> None:
     graph, (x, y) = awkward()
     model = StreamedModel(graph)

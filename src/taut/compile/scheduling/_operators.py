@@ -10,6 +10,8 @@ from taut.compile._block import Block, CopyStep, KernelStep
 from taut.compile._dependences import dependences
 from taut.compile._parallel import schedulable
 from taut.compile.interop import Operator, OperatorGraph
+from taut.compile.scheduling._merge import Mergeable, mergeable
+from taut.graph import Graph
 
 WORTH_SPLITTING = 2e-6
 """Seconds of a step below which its parts would not gain what handing over their inputs costs."""
@@ -32,7 +34,9 @@ class Operators:
     segments: tuple[tuple[int, ...], ...]
 
 
-def operators_of(block: Block, durations: Sequence[float], light: float | None = None) -> Operators:
+def operators_of(
+    block: Block, durations: Sequence[float], light: float | None = None, graph: Graph | None = None
+) -> Operators:
     """The operators of a block.
 
     A light step that a single other one needs belongs to the same operator as that one: it would gain little by itself,
@@ -42,6 +46,7 @@ def operators_of(block: Block, durations: Sequence[float], light: float | None =
         block: the code.
         durations: seconds of each of its steps.
         light: seconds below which a step is light; by default 4 us, or 1 % of all steps if that is less.
+        graph: what the block was lowered from; without it no operators can be merged.
     """
     if light is None:
         light = min(_LIGHT, _LIGHT_SHARE * sum(durations))
@@ -76,9 +81,30 @@ def operators_of(block: Block, durations: Sequence[float], light: float | None =
     }
     for first, second in itertools.pairwise(segments):
         edges |= set(itertools.product(first, second))
-    operators = [Operator(name_of(block, leader), _kind(block, leader)) for leader in leaders]
-    graph = OperatorGraph.from_edges(len(leaders), sorted(edges), operators)
-    return Operators(graph, tuple(map(tuple, steps)), segments)
+    found = {} if graph is None else convolutions_of(block, steps, graph)
+    operators = [
+        Operator(
+            name_of(block, leader), _kind(block, leader), found[position].convolution if position in found else None
+        )
+        for position, leader in enumerate(leaders)
+    ]
+    made = OperatorGraph.from_edges(len(leaders), sorted(edges), operators)
+    return Operators(made, tuple(map(tuple, steps)), segments)
+
+
+def convolutions_of(block: Block, steps: Sequence[Sequence[int]], graph: Graph) -> dict[int, Mergeable]:
+    """Of operators with these steps those that are a convolution which might be merged with others, by number."""
+    owner = {}
+    for number, own in enumerate(steps):
+        step = block.steps[own[0]]
+        if len(own) == 1 and isinstance(step, KernelStep):
+            owner[step.nodes] = number
+    found = {}
+    for one in mergeable(graph):
+        nodes = (one.node,) if one.activation is None else (one.node, one.activation)
+        if nodes in owner:
+            found[owner[nodes]] = one
+    return found
 
 
 def name_of(block: Block, step: int) -> str:

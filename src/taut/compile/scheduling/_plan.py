@@ -76,6 +76,12 @@ class Measured:
         session = self.costs.kernels.session(self.lowered)
         return Candidate(prefix + SEQUENTIAL, self.lowered, session, math.fsum(self.durations), 1)
 
+    def staged(self, plan: StagePlan) -> tuple[Schedule, float]:
+        """The schedule of stages, and seconds of a call: theirs, and those of steps that stay in their places."""
+        placed = set(self.costs.steps)
+        others = math.fsum(seconds for step, seconds in enumerate(self.durations) if step not in placed)
+        return plan.stages(self.costs.workers), others + math.fsum(plan.schedule.costs or ())
+
     def candidates(self, schedules: Mapping[str, tuple[Schedule, float | None]]) -> list[Candidate]:
         """The programs of schedules with predicted seconds, or None for an estimate, unless a kernel is missing."""
         block = self.lowered.blocks[0]
@@ -114,7 +120,8 @@ def measure_steps(lowered: Lowered, inputs: Sequence[Any], workers: int, kernels
         for step in costs.steps
         if workers > 1 and durations[step] >= WORTH_SPLITTING and costs.can_split(step)
     }
-    return Measured(lowered, costs, operators_of(lowered.blocks[0], durations), durations, split, set(split))
+    operators = operators_of(lowered.blocks[0], durations, graph=lowered.graph)
+    return Measured(lowered, costs, operators, durations, split, set(split))
 
 
 def measure_split(
@@ -154,7 +161,10 @@ def find_stages(
     progress: Callable[[int], None],
     merged: Mapping[frozenset[int], float] = MappingProxyType({}),
 ) -> StagePlan:
-    """The best stages of a program; `merged` has seconds of convolutions merged into one, by their operators."""
+    """The best stages of a program; `merged` has seconds of convolutions merged into one, by their operators.
+
+    Groups of a stage are as many as there are workers, or convolutions to merge, if these are more.
+    """
     oracle = StageOracle(
         measured.operators,
         measured.costs,
@@ -164,13 +174,14 @@ def find_stages(
         measured.known,
         measured.assumed,
     )
-    return search_stages(measured.operators, oracle, measured.costs.workers, budget=budget, progress=progress)
+    groups = max([measured.costs.workers, *map(len, merged)])
+    return search_stages(measured.operators, oracle, groups, budget=budget, progress=progress)
 
 
 def candidates_of(measured: Measured, plan: StagePlan, prefix: str = "", *, exact: bool = False) -> list[Candidate]:
     """The programs of a plan and of schedules without barriers; `exact` if results must stay the same bit for bit."""
     block, workers = measured.lowered.blocks[0], measured.costs.workers
     others = barrier_free(block, measured.operators, measured.durations, measured.split, workers, exact=exact)
-    schedules: dict[str, tuple[Schedule, float | None]] = {prefix + STAGES: (plan.stages(workers), plan.schedule.cost)}
+    schedules: dict[str, tuple[Schedule, float | None]] = {prefix + STAGES: measured.staged(plan)}
     schedules |= {prefix + name: (schedule, None) for name, schedule in others.items()}
     return measured.candidates(schedules)

@@ -12,8 +12,8 @@ from taut.compile._program import Lowered, lower
 from taut.compile._split import can_split, split_step
 from taut.compile.scheduling._costs import StageCosts, recipes_of
 from taut.compile.scheduling._kernels import Kernels
-from taut.compile.scheduling._merge import CONVOLUTION, Mergeable, merge_convolutions, mergeable, merged_path
-from taut.compile.scheduling._operators import WORTH_SPLITTING, Operators
+from taut.compile.scheduling._merge import CONVOLUTION, Mergeable, merge_convolutions, merged_path
+from taut.compile.scheduling._operators import WORTH_SPLITTING, Operators, convolutions_of
 from taut.cost import CostModel
 from taut.errors import GraphError
 from taut.graph import Graph
@@ -37,18 +37,11 @@ def merge_prices(
         kernels: to generate those of merged convolutions in.
         late: whether to stop pricing.
     """
-    steps = lowered.blocks[0].steps
-    owner = {}
-    for number, own in enumerate(operators.steps):
-        step = steps[own[0]]
-        if len(own) == 1 and isinstance(step, KernelStep):
-            owner[step.nodes] = number
     classes: dict[object, list[tuple[int, Mergeable]]] = {}
-    for one in mergeable(graph):
-        nodes = (one.node,) if one.activation is None else (one.node, one.activation)
+    for number, one in convolutions_of(lowered.blocks[0], operators.steps, graph).items():
         key = one.convolution.merge_key()
-        if key is not None and nodes in owner:
-            classes.setdefault(key, []).append((owner[nodes], one))
+        if key is not None:
+            classes.setdefault(key, []).append((number, one))
     chosen = groups_to_price(classes.values())
     made: list[_Wide] = []
     for some in chosen:

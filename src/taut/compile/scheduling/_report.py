@@ -149,8 +149,9 @@ class ScheduleReport:
 
     @property
     def predicted_total(self) -> float:
-        """Seconds that the stages were predicted to take together."""
-        return sum(stage.predicted_seconds for stage in self.stages)
+        """Seconds that a call of the program of stages was predicted to take, or else the stages together."""
+        stages = sum(stage.predicted_seconds for stage in self.stages)
+        return next((one.predicted_seconds for one in self.candidates if one.name == self.staged), stages)
 
     @property
     def measured_total(self) -> float:

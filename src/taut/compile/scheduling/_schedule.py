@@ -250,8 +250,7 @@ class _Job:
     def _take_stages(self, measured: Measured) -> None:
         """The best stages by what is known, for the report only."""
         self._plan = find_stages(measured, 0.0, lambda _: None)
-        schedule = self._plan.stages(self._workers), self._plan.schedule.cost
-        (self._staged,) = measured.candidates({STAGES: schedule})
+        (self._staged,) = measured.candidates({STAGES: measured.staged(self._plan)})
         self._measured[STAGES] = measured
 
     def _merge(self, measured: Measured) -> None:

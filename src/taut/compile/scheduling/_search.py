@@ -26,8 +26,8 @@ _WITH_MERGING: tuple[Strategy, ...] = ("concurrent", "merge", "intra")
 _FEWEST_TRANSITIONS, _MOST_TRANSITIONS, _TRANSITIONS_A_SECOND = 100_000, 3_000_000, 100_000
 """Of a part of the graph: by the budget, since a part is searched again whenever stages of it were measured."""
 _MOST_PART, _FEWEST_PART = 100, 8
-_NEVER = 10
-"""How many times what it takes alone a merged stage counts that was not priced."""
+_NEVER = 1e6
+"""Seconds that a merged stage counts that was not priced."""
 _HOPE = 0.9
 """What share of its estimate a stage that was not measured may take: estimates add up steps that ran alone."""
 
@@ -174,7 +174,7 @@ class StageOracle:
     def estimate(self, stage: Stage) -> float:
         """What a stage would take if its steps took as long as alone."""
         if stage.strategy == "merge" and len(stage.groups) > 1:
-            return _NEVER * float(self._alone[list(stage.operators)].sum())
+            return _NEVER
         if stage.strategy == "intra":
             return float(self._shared[list(stage.operators)].sum())
         loads = [0.0] * self._costs.workers

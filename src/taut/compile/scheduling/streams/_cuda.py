@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
@@ -15,6 +16,8 @@ from taut.errors import ArgumentError, GraphError
 T = TypeVar("T")
 
 _WARM_UPS = 3
+_CAPTURING = threading.Lock()
+"""Of this process: torch allows one capture at a time, and nobody may wait for the device meanwhile."""
 
 
 class CudaStreams:
@@ -67,26 +70,37 @@ class CudaStreams:
     def capture(self, issue: Callable[[], T]) -> Callable[[], T]:
         """Capture what `issue` issues, after a few runs of it that set libraries up.
 
+        What is returned keeps `issue` alive, and with it the tensors that the graph reads.
+
         Raises:
             GraphError: it does what cannot be captured, e.g. lets the host wait for the device.
         """
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(self.device):
+        failed: BaseException | None = None
+        # torch leaves the stream of a capture current if it fails.
+        caller = torch.cuda.stream(torch.cuda.current_stream(self.device))
+        with _CAPTURING, torch.cuda.device(self.device), caller:
             self.synchronize()  # inputs may have been written on any stream
             for _ in range(_WARM_UPS):
                 issue()
             self.synchronize()
             try:
                 with torch.cuda.graph(graph, stream=self._stream(0), capture_error_mode="thread_local"):
-                    result = issue()
-            except RuntimeError as error:
+                    try:
+                        result = issue()
+                    except BaseException as error:
+                        failed = error
+                        raise
+            except RuntimeError as error:  # perhaps of ending what had failed, which says less
+                if isinstance(failed, KeyboardInterrupt):
+                    raise failed from None
                 raise GraphError(
-                    f"the model cannot be captured in a CUDA graph: {error}",
+                    f"the model cannot be captured in a CUDA graph: {failed or error}",
                     expected="work that never lets the host wait for the device",
                     fix="move what synchronises out of the model, or compile it with torch.compile",
-                ) from error
+                ) from (failed or error)
 
-        def replay() -> T:
+        def replay(_reads: Callable[[], T] = issue) -> T:
             with torch.cuda.device(self.device):
                 graph.replay()
             return result

@@ -84,7 +84,8 @@ class Executor:
         ends = set(program.ends)
         if stamps is not None:
             stamps.start = streams.stamp(0)
-        with torch.inference_mode():
+        # A capture is replayed whatever the caller's mode is, and so must not depend on that of the first call.
+        with torch.inference_mode(), torch.autocast(streams.device.type, enabled=False):
             for position, instruction in enumerate(program.instructions, 1):
                 match instruction:
                     case Run(stream, operator):

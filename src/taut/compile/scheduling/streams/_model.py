@@ -139,8 +139,7 @@ class StreamedModel:
 
         made = self._captures[key] = buffers, self._streams.capture(issue)
         if len(self._captures) > _MOST_CAPTURES:
-            self._streams.synchronize()  # what is forgotten might still run
-            self._captures.popitem(last=False)
+            self._captures.popitem(last=False)  # which does not run any more: a capture waits for the device
         return made
 
 
@@ -166,8 +165,12 @@ def _program_of(operators: StreamOperators, stages: Schedule | StreamProgram | N
 
 
 def _buffers_like(inputs: Sequence[Any]) -> list[Any]:
-    """Copies of inputs that a capture reads, apart from them; numbers as they are."""
-    return [value.detach().clone() if isinstance(value, torch.Tensor) else value for value in inputs]
+    """Copies of inputs that a capture reads, apart from them; numbers as they are.
+
+    Calls outside of inference mode write them too, though the first may be inside.
+    """
+    with torch.inference_mode(mode=False):
+        return [value.detach().clone() if isinstance(value, torch.Tensor) else value for value in inputs]
 
 
 def _fill(buffers: Sequence[Any], inputs: Sequence[Any]) -> None:

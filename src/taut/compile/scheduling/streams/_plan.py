@@ -71,7 +71,8 @@ class Planned:
 
     def search_again(self, merged: Mapping[frozenset[int], float], budget: float) -> StagePlan:
         """The best stages with convolutions that may be merged, by their operators and at these seconds."""
-        return _search(self.operators, self.oracle.with_merged(merged), self.streams, budget)
+        groups = max([self.streams, *map(len, merged)])  # whatever is merged runs on one stream
+        return _search(self.operators, self.oracle.with_merged(merged), groups, budget)
 
     def staged(self, device: Streams) -> StreamedModel:
         """The program of the stages."""

@@ -139,7 +139,12 @@ class _Job:
             merged = self._merge(first)
             plans += [] if merged is None else [merged]
         best = min(plans, key=lambda plan: plan.cost)
-        candidates = {name: one for plan in plans for name, one in plan.candidates(self._device).items()}
+        candidates: dict[str, Candidate] = {}
+        plan_of: dict[str, Planned] = {}
+        for plan in plans:
+            own = plan.candidates(self._device)
+            candidates |= own
+            plan_of |= dict.fromkeys(own, plan)
         doing = "comparing the best with the sequential program"
         self._say(doing, 0.0)
         args, kwargs = self._arguments
@@ -147,7 +152,7 @@ class _Job:
         seconds = max(min(self._left(), _LONGEST_PAIRS), _SHARES["pairs"] * self._budget)
         kept, times, verdict = choose(replays, self._device, seconds, lambda share: self._say(doing, share))
         made = candidates[kept].model
-        made.schedule = self._report(best, candidates, kept, times, verdict)
+        made.schedule = self._report(best, plan_of[kept], candidates, kept, times, verdict)
         return made
 
     def _left(self) -> float:
@@ -184,6 +189,7 @@ class _Job:
     def _report(
         self,
         best: Planned,
+        used: Planned,
         candidates: Mapping[str, Candidate],
         kept: str,
         times: Mapping[str, float],
@@ -195,7 +201,7 @@ class _Job:
         if kept not in timelines:
             model = candidates[kept].model
             timelines[kept], _ = profile(model.executor, model.program, self._inputs)
-        bound = lower_bound(best.operators.graph, best.table)
+        bound = lower_bound(used.operators.graph, used.table)
         plan = best.plan
         return ScheduleReport(
             workers=self._streams,

@@ -47,8 +47,8 @@ class Streams(Protocol):
     def capture(self, issue: Callable[[], T]) -> Callable[[], T]:
         """Record what `issue` issues to any stream, from stream 0 on; what it returns does all of it again.
 
-        A replay runs on the stream that is the caller's at that time. It returns what `issue` returned; tensors therein
-        hold the results of the latest replay.
+        It waits for the device first. A replay runs on the stream that is the caller's at that time, and returns what
+        `issue` returned; tensors therein hold the results of the latest replay.
         """
         ...
 
