@@ -7,8 +7,8 @@ included; 2.6 times fewer bytes) and "compact, fp32" (coded indices, float32 val
 - two all-gathers: what users write, int64 indices and float32 values in `dist.all_gather`, both padded already.
 - same bytes: the 8 bytes an entry that "plain" sends, in one `dist.all_gather`; lengths known, nothing packed.
 
-Wall time, the slowest rank of each repetition, arms interleaved in random order; ratios are medians of paired
-repetitions with a 95 % interval. "dense" adds the sum as a dense tensor, which the sparse all-reduce spares the others.
+Wall time, the slowest rank of each repetition; arms take turns in random order, a few calls in a row as in a training;
+ratios are medians of paired repetitions with a 95 % interval. "dense" adds the sum as a dense tensor, which the sparse all-reduce spares the others.
 The limit is the bytes of the plain form over the link. Unshaped, all ranks are on one host: ours share memory, the
 peers use loopback. The shaped links need root (network namespaces).
 
@@ -37,7 +37,8 @@ from taut.stats import fingerprint, quantile_interval, quietness
 RATIO = 0.01
 RATES = (None, 500, 100)  # Mbit/s
 ELEMENTS = (1_000_000, 5_000_000, 25_000_000)
-REPEATS = 15
+ROUNDS = 5
+CALLS = 3  # of an arm in a row that count; one more comes before them
 OURS = ("plain", "compact", "compact, fp32")
 PEERS = ("sparse all-reduce", "two all-gathers", "same bytes")
 TARGETS = {"sparse all-reduce": 5.0, "two all-gathers": 3.0, "same bytes": 3.0}
@@ -57,7 +58,7 @@ def main() -> int:
     for ranks, rate in itertools.product((2,) if options.quick else (2, 4), rates):
         with LocalRanks(ranks) if rate is None else LinkLab(ranks, bandwidth=rate * 1e6 / 8) as group:
             for elements in ELEMENTS[:1] if options.quick else ELEMENTS:
-                times = group.run(measure_arms, elements, REPEATS)
+                times = group.run(measure_arms, elements, ROUNDS)
                 rows.append(row := summarise(ranks, rate, elements, times))
                 show(row)
     if options.json is not None:
@@ -67,30 +68,34 @@ def main() -> int:
     return int(not all(reached))
 
 
-def measure_arms(elements: int, repeats: int) -> dict[str, list[tuple[float, float]]]:
+def measure_arms(elements: int, rounds: int) -> dict[str, list[tuple[float, float]]]:
     """On one rank: for each arm, seconds of the exchange and seconds until the sum is dense, by repetition."""
-    rank = dist.get_rank()
-    generator = torch.Generator().manual_seed(rank)
-    kept = round(RATIO * elements)
     arms = make_arms(elements)
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in arms}
     dense = torch.zeros(elements)
-    for repeat in range(repeats + 1):
-        indices = torch.randint(0, elements, (kept + kept // 50,), generator=generator).unique()[:kept]
-        values = torch.randn(indices.numel(), generator=generator)
-        # One order for all ranks, another each time: a connection remembers the losses of the arm before.
-        for name in random.Random(repeat).sample(sorted(arms), len(arms)):
+    for turn in range(rounds):
+        for name in random.Random(turn).sample(sorted(arms), len(arms)):  # the same order on all ranks
             exchange, finish = arms[name]
-            narrow = indices.to(torch.int32)
-            dense.zero_()
-            dist.barrier()
-            start = time.perf_counter()
-            result = exchange(indices, narrow, values)
-            exchanged = time.perf_counter()
-            finish(result, dense)
-            if repeat:  # the first contains the set-up of connections
-                taken[name].append((exchanged - start, time.perf_counter() - start))
+            for call in range(1 + CALLS):
+                indices, values = random_entries(elements, seed=(turn * (1 + CALLS) + call) * 97 + dist.get_rank())
+                narrow = indices.to(torch.int32)
+                dense.zero_()
+                dist.barrier()
+                start = time.perf_counter()
+                result = exchange(indices, narrow, values)
+                exchanged = time.perf_counter()
+                finish(result, dense)
+                if call:  # a connection remembers the losses of the arm before, or has to be set up
+                    taken[name].append((exchanged - start, time.perf_counter() - start))
     return taken
+
+
+def random_entries(elements: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ascending int64 indices of a share of the elements, and their values."""
+    generator = torch.Generator().manual_seed(seed)
+    kept = round(RATIO * elements)
+    indices = torch.randint(0, elements, (kept + kept // 50,), generator=generator).unique()[:kept]
+    return indices, torch.randn(indices.numel(), generator=generator)
 
 
 def make_arms(elements: int) -> dict[str, tuple[Callable[..., Any], Callable[[Any, torch.Tensor], object]]]:
