@@ -8,9 +8,9 @@ included; 2.6 times fewer bytes) and "compact, fp32" (coded indices, float32 val
 - same bytes: the 8 bytes an entry that "plain" sends, in one `dist.all_gather`; lengths known, nothing packed.
 
 Wall time, the slowest rank of each repetition; arms take turns in random order, a few calls in a row as in a training;
-ratios are medians of paired repetitions with a 95 % interval. "dense" adds the sum as a dense tensor, which the sparse all-reduce spares the others.
-The limit is the bytes of the plain form over the link. Unshaped, all ranks are on one host: ours share memory, the
-peers use loopback. The shaped links need root (network namespaces).
+ratios are medians of paired repetitions with a 95 % interval. "dense" adds the sum as a dense tensor, which the sparse
+all-reduce spares the others. The limit is the bytes of the plain form over the link. Unshaped, all ranks are on one
+host: ours share memory, the peers use loopback. The shaped links need root (network namespaces).
 
     python -m benchmarks.sparse_exchange [--quick] [--json FILE]
 """
