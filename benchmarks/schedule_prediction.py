@@ -2,7 +2,8 @@
 
 A stage's prediction is what its groups take together on data of their own, before there is a program; measured is the
 time from the end of the stage before to its own end, in the program. The target is 10 % in the median, and 10 % of the
-total. On a host with other work the second core is missing now and then, and both figures mean nothing.
+total. On a host with other work the second core is missing now and then, and both figures mean nothing: a network is
+scheduled again, a few times at most, where two threads did not each have a core just before and just after.
 
     python -m benchmarks.schedule_prediction [--quick] [--only CASE...] [--graphs FOLDER] [--json FILE]
 """
@@ -17,11 +18,26 @@ from typing import Any
 import torch
 
 from benchmarks._branchy_networks import NETWORKS, network
+from benchmarks._cores import cores_together
 from taut.compile import schedule
 from taut.stats import fingerprint, quietness
 
 WORKERS = 2
 TARGET = 0.1
+TRIES = 5
+TOGETHER = 0.93  # of its rate alone that a thread keeps beside another
+
+
+def measure_together(name: str, graphs: str, budget: float) -> dict[str, Any]:
+    """One network scheduled while both cores were there, or the last try."""
+    row: dict[str, Any] = {}
+    for attempt in range(1, TRIES + 1):
+        before = cores_together(WORKERS)
+        row = measure(name, graphs, budget)
+        row |= {"tries": attempt, "cores_together": [before, cores_together(WORKERS)]}
+        if min(row["cores_together"]) >= TOGETHER:
+            break
+    return row
 
 
 def measure(name: str, graphs: str, budget: float) -> dict[str, Any]:
@@ -40,7 +56,11 @@ def measure(name: str, graphs: str, budget: float) -> dict[str, Any]:
 
 def show(row: dict[str, Any]) -> None:
     """Print one network: its stages, then its programs."""
-    print(f"{row['case']}: kept {row['kept']}, bound {1e6 * row['bound']:.0f} us, gap {row['gap']:.0%}")
+    together = ", ".join(f"{share:.0%}" for share in row["cores_together"])
+    print(
+        f"{row['case']}: kept {row['kept']}, bound {1e6 * row['bound']:.0f} us, gap {row['gap']:.0%}; "
+        f"a thread kept {together} of its rate beside another, try {row['tries']} of {TRIES} at most"
+    )
     for stage in row["stages"]:
         groups = " | ".join(", ".join(group) for group in stage["groups"])
         error = stage["predicted_seconds"] / stage["measured_seconds"] - 1 if stage["measured_seconds"] else 0.0
@@ -70,7 +90,7 @@ def main() -> None:
     print(before)
     rows = []
     for name in options.only:
-        rows.append(measure(name, options.graphs, 15.0 if options.quick else 60.0))
+        rows.append(measure_together(name, options.graphs, 15.0 if options.quick else 60.0))
         show(rows[-1])
     if options.json:
         document = {"fingerprint": fingerprint().to_dict(), "quietness": [str(before), str(quietness())], "rows": rows}
