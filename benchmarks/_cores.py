@@ -9,6 +9,8 @@ from threading import Barrier
 
 import torch
 
+from taut.kernels import measure_hand_over
+
 _PIECES = 60
 
 
@@ -35,3 +37,9 @@ def cores_together(threads: int = 2) -> float:
     alone = work(wait=False)
     with ThreadPoolExecutor(threads) as pool:
         return alone / max(pool.map(work, [True] * threads))
+
+
+def round_trip() -> float:
+    """Seconds for a cache line to another core and back now, the median of several measurements; 0 on one core."""
+    found = [measure_hand_over() for _ in range(5)]
+    return statistics.median(one.round_trip if one is not None else 0.0 for one in found)

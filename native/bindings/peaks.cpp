@@ -5,6 +5,7 @@
 
 #include "bindings/bindings.h"
 #include "bindings/kernel_error.h"
+#include "peaks/hand_over.h"
 
 namespace nb = nanobind;
 
@@ -34,8 +35,20 @@ nb::dict run(int threads) {
     return out;
 }
 
+nb::tuple run_hand_over() {
+    HandOver found{};
+    {
+        nb::gil_scoped_release released;
+        found = measure_hand_over();
+    }
+    return nb::make_tuple(found.round_trip, found.bytes_per_second);
+}
+
 }  // namespace
 
-void bind_peaks(nb::module_& module) { module.def("measure_peaks", &run, nb::arg("threads")); }
+void bind_peaks(nb::module_& module) {
+    module.def("measure_peaks", &run, nb::arg("threads"));
+    module.def("measure_hand_over", &run_hand_over);
+}
 
 }  // namespace taut

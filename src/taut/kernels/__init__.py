@@ -23,7 +23,7 @@ from taut.kernels._gradient_codes import (
 from taut.kernels._int8_linear import int8_linear, pack_int8_linear
 from taut.kernels._isa import active_isa, available_isas, force
 from taut.kernels._nms import nms
-from taut.kernels._peaks import measure_peaks
+from taut.kernels._peaks import HandOver, measure_hand_over, measure_peaks
 from taut.kernels._recurrent import (
     PackedRecurrent,
     pack_recurrent,
@@ -50,6 +50,7 @@ __all__ = [
     "MAX_IN_FEATURES",
     "QUANTISE_BLOCK",
     "SIGNAL_BYTES",
+    "HandOver",
     "Moments",
     "PackedRecurrent",
     "accumulate_and_select_top_k",
@@ -63,6 +64,7 @@ __all__ = [
     "force",
     "int8_convolution",
     "int8_linear",
+    "measure_hand_over",
     "measure_peaks",
     "nms",
     "pack_int8_convolution",
