@@ -163,6 +163,13 @@ void Job::work(unsigned worker) {
     if (own_word != control_word_) set_control_word(own_word);
 }
 
+bool Job::missed(unsigned workers) const {
+    for (unsigned worker = 1; worker < workers; ++worker) {
+        if (!present(worker)) return true;
+    }
+    return false;
+}
+
 bool Job::succeeded(Error& error) {
     if (failed_.load(std::memory_order_relaxed) == none) return true;
     error = std::move(error_);

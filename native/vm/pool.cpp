@@ -210,9 +210,13 @@ void Pool::Lease::run(Job& job) {
     for (unsigned i = 0; i + 1 < workers_; ++i) pool_->workers_[i]->offer(job);
     job.work(0);
     for (unsigned i = 0; i + 1 < workers_; ++i) pool_->workers_[i]->retract();
-    if (job.contended()) {
+    const bool contended = job.contended();
+    if (contended || job.missed(workers_)) {
         const std::int64_t time = now();
-        pool_->rests_until_ = time + pool_->rest_ * (time - started);
+        std::int64_t rest = pool_->rest_ * (time - started);
+        // Who did not come may have been asleep, and should not be so again by the next time.
+        if (!contended) rest = std::min(rest, nanoseconds_before_sleep / 2);
+        pool_->rests_until_ = time + rest;
         pool_->rest_ = std::min(2 * pool_->rest_, longest_rest);
     } else {
         pool_->rest_ = std::max<std::int64_t>(pool_->rest_ / 2, 1);

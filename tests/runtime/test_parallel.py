@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Container
@@ -144,6 +146,31 @@ def test_a_call_that_finds_the_workers_taken_runs_alone(library_path: Path) -> N
     thread.join()
     assert regions_run_alone() > before
     assert all(torch.equal(result, x + x) for result in results)
+
+
+@needs_two
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs threads in /proc")
+def test_workers_rest_when_one_does_not_come(library_path: Path) -> None:
+    script = f"""
+import os
+from pathlib import Path
+import torch
+from assembly import loaded
+from taut.runtime import regions_run_alone
+from test_parallel import chains
+two = loaded(chains([(0, []), (1, [])], [(-1, -1)] * 2), Path({str(library_path)!r})).session(workers=2)
+x = torch.ones(2, 3)
+two(x)
+for thread in map(int, os.listdir("/proc/self/task")):  # the worker has to wait until the caller stops
+    os.sched_setaffinity(thread, {{min(os.sched_getaffinity(0))}})
+before = regions_run_alone()
+assert all(torch.equal(result, x + x) for _ in range(1000) for result in two(x))
+print(regions_run_alone() - before)
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    run = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert int(run.stdout) > 500
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
