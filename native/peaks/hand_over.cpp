@@ -1,15 +1,18 @@
 #include "peaks/hand_over.h"
 
+#ifdef __linux__
 #include <sched.h>
+#endif
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstddef>
+#include <functional>
 #include <thread>
 #include <vector>
 
-#include "vm/spin.h"
+#include "common/pause.h"
 
 namespace taut {
 namespace {
@@ -28,11 +31,29 @@ struct Shared {
     alignas(64) std::size_t data[words] = {};
 };
 
+// The first two cores that this process may use, as far as that is known.
+std::vector<std::size_t> two_cores() {
+    std::vector<std::size_t> cores;
+#ifdef __linux__
+    cpu_set_t allowed;
+    CPU_ZERO(&allowed);
+    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return cores;
+    for (std::size_t core = 0; core < CPU_SETSIZE && cores.size() < 2; ++core) {
+        if (CPU_ISSET(core, &allowed)) cores.push_back(core);
+    }
+#endif
+    return cores;
+}
+
 void pin(std::size_t core) {
+#ifdef __linux__
     cpu_set_t set;
     CPU_ZERO(&set);
     CPU_SET(core, &set);
     sched_setaffinity(0, sizeof set, &set);
+#else
+    (void)core;
+#endif
 }
 
 void answer(Shared& shared, std::size_t core) {
@@ -42,7 +63,7 @@ void answer(Shared& shared, std::size_t core) {
         const int asked = shared.asked.load(std::memory_order_acquire);
         if (asked == stop) return;
         if (asked == last) {
-            vm::pause();
+            pause();
             continue;
         }
         if (shared.writes.load(std::memory_order_relaxed)) {
@@ -72,7 +93,7 @@ void ask(Shared& shared, std::size_t core, HandOver& found) {
             const int number = round + (writes ? rounds : 0);
             const Clock::time_point asked = Clock::now();
             shared.asked.store(number, std::memory_order_release);
-            while (shared.answered.load(std::memory_order_acquire) != number) vm::pause();
+            while (shared.answered.load(std::memory_order_acquire) != number) pause();
             const Clock::time_point answered = Clock::now();
             if (writes) {
                 for (std::size_t word = 0; word < words; word += 8) sum += shared.data[word];
@@ -89,14 +110,7 @@ void ask(Shared& shared, std::size_t core, HandOver& found) {
 }  // namespace
 
 HandOver measure_hand_over() {
-    cpu_set_t allowed;
-    CPU_ZERO(&allowed);
-    std::vector<std::size_t> cores;
-    if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) {
-        for (std::size_t core = 0; core < CPU_SETSIZE && cores.size() < 2; ++core) {
-            if (CPU_ISSET(core, &allowed)) cores.push_back(core);
-        }
-    }
+    const std::vector<std::size_t> cores = two_cores();
     HandOver found{0.0, 0.0};
     if (cores.size() < 2) return found;
     Shared shared;

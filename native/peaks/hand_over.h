@@ -8,7 +8,7 @@ struct HandOver {
     double bytes_per_second;  // at which a core reads what another has just written, the median
 };
 
-// Takes a few milliseconds; zeros where this process may use one core only.
+// Takes a few milliseconds; zeros where this process may use one core only, or the system does not say which.
 HandOver measure_hand_over();
 
 }  // namespace taut

@@ -5,7 +5,7 @@
 #include <chrono>
 #include <thread>
 
-#include "vm/spin.h"
+#include "common/pause.h"
 
 #if defined(__linux__)
 #include <linux/futex.h>
@@ -76,7 +76,7 @@ int wait_for_signal(void* const* signals, int count, std::uint32_t number, doubl
     int found = first_reached(signals, count, number);
     while (found < 0 && seconds_since(begin) < std::min(spin_seconds, seconds)) {
         for (int spins = 0; spins < 16 && found < 0; ++spins) {
-            vm::pause();
+            pause();
             found = first_reached(signals, count, number);
         }
     }

@@ -40,9 +40,9 @@ class Job {
     void work(unsigned worker);
     // Whether a participant was waited for while others had its core.
     bool contended() const { return contended_.load(std::memory_order_relaxed); }
-    // After all are done; the failure is that of the first task in the order of the code.
     // Whether one of so many participants has not come.
     bool missed(unsigned workers) const;
+    // After all are done; the failure is that of the first task in the order of the code.
     bool succeeded(Error& error);
 
    private:

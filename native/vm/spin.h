@@ -3,21 +3,10 @@
 
 #include <thread>
 
-#if defined(__x86_64__) || defined(_M_X64)
-#include <immintrin.h>
-#endif
-
+#include "common/pause.h"
 #include "vm/clock.h"
 
 namespace taut::vm {
-
-inline void pause() {
-#if defined(__x86_64__) || defined(_M_X64)
-    _mm_pause();
-#elif defined(__aarch64__)
-    asm volatile("yield");
-#endif
-}
 
 // Counts the time spent waiting; gives the core away once it is long.
 class Wait {

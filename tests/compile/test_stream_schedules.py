@@ -37,12 +37,7 @@ NET = Branches().eval()
 X = torch.randn(1, 16, 6, 6)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_where_streams_run_at_the_same_time_a_schedule_is_found_and_kept() -> None:

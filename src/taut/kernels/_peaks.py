@@ -24,7 +24,7 @@ def measure_hand_over() -> HandOver | None:
     the two times, several times apart for small steps, cannot be compared.
 
     Returns:
-        Medians; None where this process may use one core only.
+        Medians; None where this process may use one core only, or the system does not say which.
     """
     found = HandOver(*_native.measure_hand_over())
     return found if found.round_trip else None
