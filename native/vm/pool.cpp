@@ -13,9 +13,11 @@ namespace taut::vm {
 namespace {
 
 constexpr std::int64_t nanoseconds_before_sleep = 2'000'000;
-// After a job that had to share its cores the workers rest as long, and after each more in a row twice as many times as
-// long, up to this: a passing disturbance costs little, and a lasting one is tried again seldom.
+// After a job that had to share its cores the workers rest as long, and after each more twice as many times as long, up
+// to this: a passing disturbance costs little, and a lasting one is tried again seldom. Time without one halves it again,
+// several of the slices in which the system gives a core to threads that share it.
 constexpr std::int64_t longest_rest = 64;
+constexpr std::int64_t time_to_halve_rest = 20'000'000;
 // Kernels keep tiles on the stack.
 constexpr std::size_t stack_bytes = std::size_t{4} << 20;
 
@@ -212,14 +214,14 @@ void Pool::Lease::run(Job& job) {
     for (unsigned i = 0; i + 1 < workers_; ++i) pool_->workers_[i]->retract();
     const bool contended = job.contended();
     if (contended || job.missed(workers_)) {
+        const std::int64_t calm = std::max<std::int64_t>(started - pool_->rests_until_, 0);
+        pool_->rest_ = std::max<std::int64_t>(pool_->rest_ >> std::min<std::int64_t>(calm / time_to_halve_rest, 62), 1);
         const std::int64_t time = now();
         std::int64_t rest = pool_->rest_ * (time - started);
         // Who did not come may have been asleep, and should not be so again by the next time.
         if (!contended) rest = std::min(rest, nanoseconds_before_sleep / 2);
         pool_->rests_until_ = time + rest;
         pool_->rest_ = std::min(2 * pool_->rest_, longest_rest);
-    } else {
-        pool_->rest_ = std::max<std::int64_t>(pool_->rest_ / 2, 1);
     }
 }
 
