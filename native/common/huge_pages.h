@@ -10,11 +10,11 @@
 
 namespace taut {
 
-// Asks for large pages under memory that is likely to be written for the first time: to get it page by page takes longer
-// than to fill it. Smaller memory is mostly used again by the allocator, and left as it is.
+// Asks for large pages under memory that may be written for the first time, since the allocator gives large blocks back
+// to the system: to get it page by page takes longer than to fill it.
 inline void prefer_huge_pages(void* data, std::size_t size) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
-    constexpr std::size_t least = std::size_t{32} << 20;
+    constexpr std::size_t least = std::size_t{4} << 20;
     constexpr std::uintptr_t page = std::uintptr_t{2} << 20;
     if (size < least) return;
     const std::uintptr_t begin = (reinterpret_cast<std::uintptr_t>(data) + page - 1) / page * page;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "common/aligned_buffer.h"
@@ -46,7 +47,7 @@ class CandidateList {
 
     struct Segment {
         Entries kept;
-        Entries undecided;
+        Entries undecided;        // their values
         std::int64_t sorted = 0;  // kept entries of which the undecided ones are known
     };
 
@@ -57,17 +58,16 @@ class CandidateList {
         };
         const std::int64_t kept = room(bounds_.kept);
         const std::int64_t undecided = bounds_.certain == magnitude_end ? 0 : room(bounds_.undecided);
-        std::uint8_t* memory = buffer.reserve(static_cast<std::size_t>(threads * (kept + 2 * undecided)) * 8);
-        const auto take = [&](std::int64_t capacity) {
-            Entries entries{reinterpret_cast<std::int32_t*>(memory), reinterpret_cast<float*>(memory + capacity * 4),
-                            capacity, 0};
-            memory += capacity * 8;
-            return entries;
+        const std::int64_t segments = threads == 1 ? 2 : threads;
+        std::uint8_t* memory = buffer.reserve(static_cast<std::size_t>(threads * kept * 8 + segments * undecided * 4));
+        const auto values = [&](std::int64_t capacity) {
+            return reinterpret_cast<float*>(std::exchange(memory, memory + capacity * 4));
         };
-        if (threads == 1) segments_.push_back({{call_.indices, call_.values, call_.k, 0}, take(undecided)});
+        const auto add = [&](Entries entries) { segments_.push_back({entries, {nullptr, values(undecided), undecided, 0}}); };
+        if (threads == 1) add({call_.indices, call_.values, call_.k, 0});
         for (int t = 0; t < threads; ++t) {
-            const Entries own = take(kept);
-            segments_.push_back({own, take(undecided)});
+            auto* indices = reinterpret_cast<std::int32_t*>(values(kept));
+            add({indices, values(kept), kept, 0});
         }
     }
 
@@ -75,8 +75,9 @@ class CandidateList {
         for (std::int64_t begin = range.begin; begin < range.end; begin += chunk) {
             const std::int64_t size = std::min(chunk, range.end - begin);
             if (segment != last && segment->kept.count + size > segment->kept.capacity) sort_out(*segment++);
-            if (call_.gradient != nullptr) kernels_.add(call_.gradient + begin, call_.x + begin, size);
-            kernels_.collect({call_.x + begin, nullptr, begin, size}, at_least(bounds_.least), segment->kept);
+            const bool adds = call_.gradient != nullptr;
+            if (adds) kernels_.add(call_.gradient + begin, call_.x + begin, size);
+            kernels_.collect({call_.x + begin, nullptr, begin, size, adds}, at_least(bounds_.least), segment->kept);
             if (segment->kept.count - segment->sorted >= least_sorted) sort_out(*segment);
         }
         sort_out(*segment);
@@ -87,7 +88,7 @@ class CandidateList {
         const std::int64_t end = std::min(segment.kept.count, segment.kept.capacity);
         if (bounds_.certain != magnitude_end && segment.sorted < end) {
             const std::int64_t begin = segment.sorted;
-            kernels_.collect({segment.kept.values + begin, segment.kept.indices + begin, 0, end - begin}, bounds_.band(),
+            kernels_.collect({segment.kept.values + begin, nullptr, 0, end - begin, true}, bounds_.band(),
                              segment.undecided);
         }
         segment.sorted = end;

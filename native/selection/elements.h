@@ -61,8 +61,10 @@ std::int64_t count_loop(const float* x, std::int64_t size, std::uint32_t least) 
 // Appends entry i if there is room, and counts it.
 inline void append(const Candidates& from, std::int64_t i, Entries& out) {
     if (out.count < out.capacity) {
-        out.indices[out.count] = from.indices != nullptr ? from.indices[i] : static_cast<std::int32_t>(from.first + i);
         out.values[out.count] = from.values[i];
+        if (out.indices != nullptr) {
+            out.indices[out.count] = from.indices != nullptr ? from.indices[i] : static_cast<std::int32_t>(from.first + i);
+        }
     }
     ++out.count;
 }

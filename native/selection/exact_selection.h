@@ -19,12 +19,6 @@
 
 namespace taut {
 
-inline std::int64_t total_size(const std::vector<Candidates>& runs) {
-    std::int64_t total = 0;
-    for (const Candidates& run : runs) total += run.size;
-    return total;
-}
-
 // Takes the k largest of some runs in the order of their indices, with one thread a run or several runs.
 class ExactSelection {
    public:
@@ -34,18 +28,17 @@ class ExactSelection {
     // Fewer than k entries are not 0, so that some zeros are taken too.
     void include_zeros(std::int64_t nonzero) {
         cut_ = 0;
-        find_last_tie(runs_, k_ - nonzero);
+        find_last_tie(k_ - nonzero);
     }
 
     // All entries have at least these bits.
     void find_cut(std::uint32_t least) { find_cut(runs_, at_least(least), k_); }
 
-    // The cut is that of the k-th largest of the entries in a band, which are given once more, in the same order.
+    // The cut is that of the k-th largest of the entries in a band, whose values are given once more.
     void find_cut(const std::vector<Candidates>& among, Band band, std::int64_t k) {
-        const std::int64_t total = total_size(among);
-        const Rank rank = total <= most_listed ? rank_listing(among, total, band, k) : rank_counting(among, k);
+        const Rank rank = total_size(among) <= most_by_one ? find_rank(kernels_, among, band, k) : rank_counting(among, k);
         cut_ = rank.bits;
-        if (rank.taken < rank.ties) find_last_tie(among, rank.taken);
+        if (rank.taken < rank.ties) find_last_tie(rank.taken);
     }
 
     // One thread may write over the first run.
@@ -67,18 +60,10 @@ class ExactSelection {
     }
 
    private:
-    // Up to so many entries are listed in place of being counted.
-    static constexpr std::int64_t most_listed = 1 << 20;
+    // Up to so many entries are ranked by one thread.
+    static constexpr std::int64_t most_by_one = 1 << 20;
     // Entries in which a tie is looked for at once.
     static constexpr std::int64_t chunk = 2048;
-
-    static Rank rank_listing(const std::vector<Candidates>& among, std::int64_t total, Band band, std::int64_t k) {
-        static thread_local AlignedBuffer buffer;
-        auto* list = reinterpret_cast<std::uint32_t*>(buffer.reserve(static_cast<std::size_t>(total) * 4));
-        std::uint32_t* end = list;
-        for (const Candidates& run : among) end = std::transform(run.values, run.values + run.size, end, magnitude_bits);
-        return find_rank(list, total, band, k);
-    }
 
     Rank rank_counting(const std::vector<Candidates>& among, std::int64_t k) const {
         static thread_local AlignedBuffer buffer;
@@ -139,8 +124,8 @@ class ExactSelection {
         return std::upper_bound(run.indices, run.indices + run.size, last_tie_) - run.indices;
     }
 
-    void find_last_tie(const std::vector<Candidates>& among, std::int64_t wanted) {
-        for (const Candidates& run : among) {
+    void find_last_tie(std::int64_t wanted) {
+        for (const Candidates& run : runs_) {
             for (std::int64_t begin = 0; begin < run.size; begin += chunk) {
                 const std::int64_t size = std::min(chunk, run.size - begin);
                 const float* values = run.values + begin;

@@ -1,12 +1,15 @@
-// The k-th largest of a list of magnitudes.
+// The k-th largest of some magnitudes.
 #pragma once
 
 #include <algorithm>
 #include <array>
 #include <bit>
 #include <cstdint>
+#include <vector>
 
+#include "common/aligned_buffer.h"
 #include "selection/histogram.h"
+#include "selection/magnitude.h"
 #include "selection/selection.h"
 
 namespace taut {
@@ -17,25 +20,33 @@ struct Rank {
     std::int64_t taken;  // how many of them are among the k largest
 };
 
-// Counts by the leading bits in which magnitudes of the band can differ, and goes on with the bin that holds the k-th. The
-// list is not empty, and loses what is not in this bin. k is 1 to its length.
-inline Rank find_rank(std::uint32_t* list, std::int64_t size, Band band, std::int64_t k) {
+inline std::int64_t total_size(const std::vector<Candidates>& runs) {
+    std::int64_t total = 0;
+    for (const Candidates& run : runs) total += run.size;
+    return total;
+}
+
+// Counts by the leading bits in which magnitudes of the band can differ, and goes on with those in the bin that holds the
+// k-th. All magnitudes of the runs are in the band, and there are k or more.
+inline Rank find_rank(const SelectionKernels& kernels, std::vector<Candidates> runs, Band band, std::int64_t k) {
     constexpr int most_bits = 12;
+    static thread_local AlignedBuffer buffer;
     std::array<std::uint32_t, 1 << most_bits> bins;
+    std::int64_t size = total_size(runs);
     while (band.span > 1) {
         const int shift = std::max(0, static_cast<int>(std::bit_width(band.span - 1)) - most_bits);
         bins.fill(0);
-        for (std::int64_t i = 0; i < size; ++i) ++bins[(list[i] - band.least) >> shift];
+        for (const Candidates& run : runs) {
+            for (std::int64_t i = 0; i < run.size; ++i) ++bins[(magnitude_bits(run.values[i]) - band.least) >> shift];
+        }
         const Place place = find_bin(bins.data(), bins.size(), k);
         k -= place.above;
         band = {band.least + (static_cast<std::uint32_t>(place.bin) << shift), 1u << shift};
-        std::int64_t left = 0;
-        for (std::int64_t i = 0; i < size; ++i) {
-            const std::uint32_t bits = list[i];
-            list[left] = bits;
-            left += bits - band.least < band.span ? 1 : 0;
-        }
-        size = left;
+        size = bins[place.bin];
+        // A list that is in the buffer already only gets shorter.
+        Entries inside{nullptr, reinterpret_cast<float*>(buffer.reserve(static_cast<std::size_t>(size) * 4)), size, 0};
+        for (const Candidates& run : runs) kernels.collect(run, band, inside);
+        runs = {{inside.values, nullptr, 0, size}};
     }
     return {band.least, size, k};
 }

@@ -26,10 +26,11 @@ inline constexpr std::int64_t quantise_block = 512;
 
 // Where selected entries go; `count` grows past `capacity`, but nothing is written there.
 struct Entries {
-    std::int32_t* indices;
+    std::int32_t* indices;  // or null where they are not wanted
     float* values;
     std::int64_t capacity;
     std::int64_t count;
+    std::int64_t recent = 0;  // of the candidates looked at last, which tells how to look at the next ones
 };
 
 // Values to select from. Entry i has index `indices[i]`, or first + i where `indices` is null.
@@ -38,6 +39,7 @@ struct Candidates {
     const std::int32_t* indices;
     std::int64_t first;
     std::int64_t size;
+    bool cached = false;  // they have been used just before
 };
 
 // Magnitudes by their bits: `span` of them from `least` on.

@@ -28,8 +28,10 @@ constexpr auto packings = [] {
 inline void store(__m256i indices, __m256 values, unsigned mask, Entries& out) {
     const __m256i order =
         _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(packings[mask].data())));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out.indices + out.count),
-                        _mm256_permutevar8x32_epi32(indices, order));
+    if (out.indices != nullptr) {
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out.indices + out.count),
+                            _mm256_permutevar8x32_epi32(indices, order));
+    }
     _mm256_storeu_ps(out.values + out.count, _mm256_permutevar8x32_ps(values, order));
     out.count += __builtin_popcount(mask);
 }

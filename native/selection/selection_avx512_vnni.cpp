@@ -11,8 +11,12 @@ inline __m512i magnitudes(__m512 values) {
 
 constexpr std::int64_t lanes16 = 16, vectors = 64, step = lanes16 * vectors;
 
-// Candidates in vectors; has_indices: they bring their indices along.
-template <bool has_indices>
+// Indices of candidates: they follow from the places, in memory or in a cache, or are brought along, or nobody asks for
+// them.
+enum class Indices { places, cached_places, given, none };
+
+// Candidates in vectors.
+template <Indices kind>
 class Source {
    public:
     explicit Source(const Candidates& from) : from_(from) {}
@@ -20,13 +24,21 @@ class Source {
     __m512 values(std::int64_t at) const { return _mm512_loadu_ps(from_.values + at); }
 
     __m512i indices(std::int64_t at) const {
-        if constexpr (has_indices) return _mm512_loadu_si512(from_.indices + at);
+        if constexpr (kind == Indices::given) return _mm512_loadu_si512(from_.indices + at);
         const __m512i iota = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
         return _mm512_add_epi32(iota, _mm512_set1_epi32(static_cast<int>(from_.first + at)));
     }
 
-    // Reading ahead of the processor, which would stop while results are stored.
-    void fetch(std::int64_t at) const { _mm_prefetch(reinterpret_cast<const char*>(from_.values + at), _MM_HINT_T0); }
+    // Reading ahead of the processor, which would stop while results are stored. Tensors pass by the caches: they leave
+    // their place there to the results, which are read once more.
+    void fetch(std::int64_t at) const {
+        if constexpr (kind == Indices::places) {
+            _mm_prefetch(reinterpret_cast<const char*>(from_.values + at), _MM_HINT_NTA);
+        } else if constexpr (kind == Indices::given) {
+            _mm_prefetch(reinterpret_cast<const char*>(from_.values + at), _MM_HINT_T0);
+            _mm_prefetch(reinterpret_cast<const char*>(from_.indices + at), _MM_HINT_T0);
+        }
+    }
 
    private:
     const Candidates from_;
@@ -49,16 +61,18 @@ class Choice {
 
 // Packs in registers and stores vectors, whole ones or halves where these do: packing into memory is slow on some
 // processors.
-template <bool halves, bool has_indices>
-inline void store(const Source<has_indices>& source, std::int64_t at, __mmask16 mask, Entries& out) {
+template <bool halves, Indices kind>
+inline void store(const Source<kind>& source, std::int64_t at, __mmask16 mask, Entries& out) {
     const __m512 values = _mm512_maskz_compress_ps(mask, source.values(at));
     const __m512i indices = _mm512_maskz_compress_epi32(mask, source.indices(at));
     const int count = __builtin_popcount(mask);
     if (halves && count <= 8) {
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out.indices + out.count), _mm512_castsi512_si256(indices));
+        if (kind != Indices::none) {
+            _mm256_storeu_si256(reinterpret_cast<__m256i*>(out.indices + out.count), _mm512_castsi512_si256(indices));
+        }
         _mm256_storeu_ps(out.values + out.count, _mm512_castps512_ps256(values));
     } else {
-        _mm512_storeu_si512(out.indices + out.count, indices);
+        if (kind != Indices::none) _mm512_storeu_si512(out.indices + out.count, indices);
         _mm512_storeu_ps(out.values + out.count, values);
     }
     out.count += count;
@@ -66,9 +80,9 @@ inline void store(const Source<has_indices>& source, std::int64_t at, __mmask16 
 
 // One step where few are in the band: first the masks, then only the vectors that hold any, since a branch for each vector
 // would be foretold wrongly.
-template <bool has_indices>
+template <Indices kind>
 void collect_few(const Candidates& from, std::int64_t begin, Band band, Entries& out) {
-    const Source<has_indices> source(from);
+    const Source<kind> source(from);
     const Choice chosen(band);
     alignas(64) __mmask16 masks[vectors];
     for (int v = 0; v < vectors; ++v) {
@@ -91,9 +105,9 @@ void collect_few(const Candidates& from, std::int64_t begin, Band band, Entries&
 }
 
 // One step for which there is room: no branch at all, or where halves do one that is foretold.
-template <bool halves, bool has_indices>
+template <bool halves, Indices kind>
 void collect_many(const Candidates& from, std::int64_t begin, Band band, Entries& out) {
-    const Source<has_indices> source(from);
+    const Source<kind> source(from);
     const Choice chosen(band);
     Entries local = out;  // in registers
     for (std::int64_t at = begin; at < begin + step; at += lanes16) {
@@ -104,22 +118,22 @@ void collect_many(const Candidates& from, std::int64_t begin, Band band, Entries
 }
 
 // How a step is done follows from how many entries the one before it held.
-template <bool has_indices>
+template <Indices kind>
 void collect_from(const Candidates& from, Band band, Entries& out) {
     constexpr std::int64_t many = 48, most_halves = 256;
-    std::int64_t i = 0, last = 0;
+    std::int64_t i = 0;
     for (; i + step <= from.size; i += step) {
         const std::int64_t before = out.count;
-        if (last < many || out.count + step > out.capacity) {
-            collect_few<has_indices>(from, i, band, out);
-        } else if (last <= most_halves) {
-            collect_many<true, has_indices>(from, i, band, out);
+        if (out.recent < many || out.count + step > out.capacity) {
+            collect_few<kind>(from, i, band, out);
+        } else if (out.recent <= most_halves) {
+            collect_many<true, kind>(from, i, band, out);
         } else {
-            collect_many<false, has_indices>(from, i, band, out);
+            collect_many<false, kind>(from, i, band, out);
         }
-        last = out.count - before;
+        out.recent = out.count - before;
     }
-    const Source<has_indices> source(from);
+    const Source<kind> source(from);
     const Choice chosen(band);
     for (; i + lanes16 <= from.size && out.count + lanes16 <= out.capacity; i += lanes16) {
         if (const __mmask16 mask = chosen(source.values(i))) store<false>(source, i, mask, out);
@@ -128,7 +142,15 @@ void collect_from(const Candidates& from, Band band, Entries& out) {
 }
 
 void collect(const Candidates& from, Band band, Entries& out) {
-    from.indices != nullptr ? collect_from<true>(from, band, out) : collect_from<false>(from, band, out);
+    if (out.indices == nullptr) {
+        collect_from<Indices::none>(from, band, out);
+    } else if (from.indices != nullptr) {
+        collect_from<Indices::given>(from, band, out);
+    } else if (from.cached) {
+        collect_from<Indices::cached_places>(from, band, out);
+    } else {
+        collect_from<Indices::places>(from, band, out);
+    }
 }
 
 struct Pair {
