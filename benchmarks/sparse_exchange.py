@@ -1,16 +1,19 @@
 """The exchange of sparse gradients against Gloo's own, on one host and over links of a lab: 1 % of the entries each.
 
-Ours is `gather_sparse`: "plain" (int32 indices, float32 values), "compact" (coded indices, bfloat16 values, rounding
-included; 2.6 times fewer bytes) and "compact, fp32" (coded indices, float32 values). The peers:
+Ours is `gather_sparse`: "plain" (int32 indices, float32 values), "compact" (coded indices and bfloat16 values, rounding
+included; about 3.3 times fewer bytes) and "compact, fp32" (the same in float32). The peers:
 
 - sparse all-reduce: `dist.all_reduce` of a COO tensor, 12 bytes an entry; what it returns is the sum.
 - two all-gathers: what users write, int64 indices and float32 values in `dist.all_gather`, both padded already.
 - same bytes: the 8 bytes an entry that "plain" sends, in one `dist.all_gather`; lengths known, nothing packed.
 
-Wall time, the slowest rank of each repetition; arms take turns in random order, a few calls in a row as in a training;
-ratios are medians of paired repetitions with a 95 % interval. "dense" adds the sum as a dense tensor, which the sparse
-all-reduce spares the others. The limit is the bytes of the plain form over the link. Unshaped, all ranks are on one
-host: ours share memory, the peers use loopback. The shaped links need root (network namespaces).
+Wall time, the slowest rank of each repetition; arms take turns in random order, a few calls in a row as in a training.
+All ranks begin at one moment. Each arm has a process group, and so connections, of its own: a connection remembers for
+seconds what the arm before lost.
+Ratios are medians of paired repetitions with a 95 % interval. "dense" adds the sum as a dense tensor, which the sparse
+all-reduce spares the others; no rank begins with it before all have their entries, or where ranks share cores the sums
+of some would count as exchange of the others. The limit is the bytes of the plain form over the link. Unshaped, all
+ranks are on one host: ours share memory, the peers use loopback. The shaped links need root (network namespaces).
 
     python -m benchmarks.sparse_exchange [--quick] [--json FILE]
 """
@@ -20,6 +23,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import random
 import sys
 import time
@@ -37,7 +41,8 @@ from taut.stats import fingerprint, quantile_interval, quietness
 RATIO = 0.01
 RATES = (None, 500, 100)  # Mbit/s
 ELEMENTS = (1_000_000, 5_000_000, 25_000_000)
-ROUNDS = 5
+ROUNDS = {1_000_000: 15, 5_000_000: 8, 25_000_000: 5}
+MEETING = 1e-3  # seconds in which all ranks have heard of the moment to begin
 CALLS = 3  # of an arm in a row that count; one more comes before them
 OURS = ("plain", "compact", "compact, fp32")
 PEERS = ("sparse all-reduce", "two all-gathers", "same bytes")
@@ -58,7 +63,7 @@ def main() -> int:
     for ranks, rate in itertools.product((2,) if options.quick else (2, 4), rates):
         with LocalRanks(ranks) if rate is None else LinkLab(ranks, bandwidth=rate * 1e6 / 8) as group:
             for elements in ELEMENTS[:1] if options.quick else ELEMENTS:
-                times = group.run(measure_arms, elements, ROUNDS)
+                times = group.run(measure_arms, elements, ROUNDS[elements])
                 rows.append(row := summarise(ranks, rate, elements, times))
                 show(row)
     if options.json is not None:
@@ -80,14 +85,29 @@ def measure_arms(elements: int, rounds: int) -> dict[str, list[tuple[float, floa
                 indices, values = random_entries(elements, seed=(turn * (1 + CALLS) + call) * 97 + dist.get_rank())
                 narrow = indices.to(torch.int32)
                 dense.zero_()
+                meet()
+                exchanged, result = timed(exchange, indices, narrow, values)
                 dist.barrier()
-                start = time.perf_counter()
-                result = exchange(indices, narrow, values)
-                exchanged = time.perf_counter()
-                finish(result, dense)
-                if call:  # a connection remembers the losses of the arm before, or has to be set up
-                    taken[name].append((exchanged - start, time.perf_counter() - start))
+                finished, _ = timed(finish, result, dense)
+                if call:  # the first sets a connection up, or finds it idle
+                    taken[name].append((exchanged, exchanged + finished))
     return taken
+
+
+def meet() -> None:
+    """Let all ranks go on at one moment; they are on one host and share its clock."""
+    moment = torch.tensor(time.perf_counter() + MEETING, dtype=torch.float64)
+    dist.all_reduce(moment, dist.ReduceOp.MAX)
+    spare_cores = dist.get_world_size() <= len(os.sched_getaffinity(0))
+    while (left := float(moment) - time.perf_counter()) > 0:
+        time.sleep(0 if spare_cores else left)
+
+
+def timed(call: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
+    """Seconds of a call, and its result."""
+    start = time.perf_counter()
+    result = call(*arguments)
+    return time.perf_counter() - start, result
 
 
 def random_entries(elements: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -101,36 +121,37 @@ def random_entries(elements: int, seed: int) -> tuple[torch.Tensor, torch.Tensor
 def make_arms(elements: int) -> dict[str, tuple[Callable[..., Any], Callable[[Any, torch.Tensor], object]]]:
     """Each arm: the exchange of int64 indices, int32 indices and values, and what makes its result dense."""
     ranks = dist.get_world_size()
+    groups: dict[str, Any] = {name: dist.new_group() for name in (*OURS, *PEERS)}
 
     def add_all(entries: list[tuple[torch.Tensor, torch.Tensor]], dense: torch.Tensor) -> None:
         for indices, values in entries:
             dense.index_add_(0, indices, values.float())
 
     def plain(_: torch.Tensor, indices: torch.Tensor, values: torch.Tensor) -> Any:
-        return gather_sparse(indices, values)
+        return gather_sparse(indices, values, groups["plain"])
 
     def compact(_: torch.Tensor, indices: torch.Tensor, values: torch.Tensor) -> Any:
-        return gather_sparse(indices, values.bfloat16(), coding="compact")
+        return gather_sparse(indices, values.bfloat16(), groups["compact"], coding="compact")
 
     def compact_fp32(_: torch.Tensor, indices: torch.Tensor, values: torch.Tensor) -> Any:
-        return gather_sparse(indices, values, coding="compact")
+        return gather_sparse(indices, values, groups["compact, fp32"], coding="compact")
 
     def sparse(indices: torch.Tensor, _: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         entries = torch.sparse_coo_tensor(indices[None], values, (elements,), check_invariants=False, is_coalesced=True)
-        dist.all_reduce(entries)
+        dist.all_reduce(entries, group=groups["sparse all-reduce"])
         return entries
 
     def two(indices: torch.Tensor, _: torch.Tensor, values: torch.Tensor) -> Any:
         all_indices = [torch.empty_like(indices) for _ in range(ranks)]
         all_values = [torch.empty_like(values) for _ in range(ranks)]
-        dist.all_gather(all_indices, indices)
-        dist.all_gather(all_values, values)
+        dist.all_gather(all_indices, indices, groups["two all-gathers"])
+        dist.all_gather(all_values, values, groups["two all-gathers"])
         return list(zip(all_indices, all_values, strict=True))
 
     def same(_: torch.Tensor, indices: torch.Tensor, values: torch.Tensor) -> Any:
         packed = torch.cat([indices, values.view(torch.int32)])
         rows = [torch.empty_like(packed) for _ in range(ranks)]
-        dist.all_gather(rows, packed)
+        dist.all_gather(rows, packed, groups["same bytes"])
         halves = (row.split(len(values)) for row in rows)
         return [(first, second.view(torch.float32)) for first, second in halves]
 

@@ -8,6 +8,7 @@
 #include "bindings/kernel_error.h"
 #include "bindings/tensor_view.h"
 #include "selection/index_code.h"
+#include "selection/value_code.h"
 
 namespace nb = nanobind;
 
@@ -223,6 +224,55 @@ void run_decode_indices(nb::handle code_object, std::int64_t length, nb::handle 
     }
 }
 
+// Of any length, since a value has several of them.
+TensorView read_bytes(nb::handle object, const char* name) {
+    const TensorView view = view_tensor(object, name);
+    view.require_dtype(DataType::uint8);
+    view.require_contiguous();
+    return view;
+}
+
+// bfloat16 or float32, by the number of their bytes.
+void require_width(int width) {
+    if (width != 2 && width != 4) {
+        throw KernelError("width: got " + std::to_string(width), "2 or 4 bytes a value", "choose one of these");
+    }
+}
+
+std::int64_t run_encode_values(nb::handle values_object, int width, nb::handle code_object) {
+    require_width(width);
+    const TensorView values = read_bytes(values_object, "values");
+    const TensorView code_view = read_bytes(code_object, "code");
+    const std::int64_t count = values.elements() / width;
+    code_view.require_shape({value_code_bound(count, width)});
+    auto* code = static_cast<std::uint8_t*>(code_view.data);
+    const nb::gil_scoped_release released;
+    return encode_values(static_cast<const std::uint8_t*>(values.data), count, width, code);
+}
+
+void run_decode_values(nb::handle code_object, int width, nb::handle values_object) {
+    require_width(width);
+    const TensorView code = read_bytes(code_object, "encoded");
+    const TensorView values = read_bytes(values_object, "values");
+    ValueFault fault;
+    {
+        const nb::gil_scoped_release released;
+        fault = decode_values(static_cast<const std::uint8_t*>(code.data), code.elements(), values.elements() / width,
+                              width, static_cast<std::uint8_t*>(values.data));
+    }
+    const auto refuse = [](const std::string& what) {
+        throw KernelError("encoded: " + what, "bytes that encode_values returned for so many values of this dtype",
+                          "the message was damaged, or the ranks disagree about the tensor");
+    };
+    switch (fault) {
+        case ValueFault::none: return;
+        case ValueFault::truncated: return refuse("ends within a block");
+        case ValueFault::width: return refuse("a block has an unknown width");
+        case ValueFault::exponent: return refuse("an exponent is too large");
+        case ValueFault::trailing: return refuse("goes on behind its last block");
+    }
+}
+
 }  // namespace
 
 void bind_selection(nb::module_& module) {
@@ -247,6 +297,9 @@ void bind_selection(nb::module_& module) {
     module.def("encode_indices", &run_encode_indices, nb::arg("indices").none(), nb::arg("length"), nb::arg("code"));
     module.def("index_count", &run_index_count, nb::arg("encoded").none());
     module.def("decode_indices", &run_decode_indices, nb::arg("encoded").none(), nb::arg("length"), nb::arg("indices"));
+    module.def("value_code_bound", &value_code_bound, nb::arg("count"), nb::arg("width"));
+    module.def("encode_values", &run_encode_values, nb::arg("values"), nb::arg("width"), nb::arg("code"));
+    module.def("decode_values", &run_decode_values, nb::arg("encoded"), nb::arg("width"), nb::arg("values"));
     module.attr("magnitude_bins") = magnitude_bins;
     module.attr("quantise_block") = quantise_block;
 }

@@ -4,48 +4,15 @@
 #include <bit>
 #include <cstring>
 
+#include "selection/bits.h"
+
 namespace taut {
 namespace {
 
 constexpr int most_bits = 30;
 constexpr std::int64_t block_header = 3;
-constexpr std::int64_t padding = 8;  // bytes that may be read beyond a block
 // With the chosen parameter the gaps of a block leave at most three zeros each on average.
 constexpr std::int64_t most_unary = index_block * 4 / 8;
-
-std::uint64_t load64(const std::uint8_t* from) {
-    std::uint64_t value;
-    std::memcpy(&value, from, sizeof value);
-    if constexpr (std::endian::native == std::endian::big) value = __builtin_bswap64(value);
-    return value;
-}
-
-void store64(std::uint8_t* to, std::uint64_t value) {
-    if constexpr (std::endian::native == std::endian::big) value = __builtin_bswap64(value);
-    std::memcpy(to, &value, sizeof value);
-}
-
-// Bits from the lowest of the first byte on; at most 57 at once. Writes up to `padding` bytes beyond its end.
-class BitWriter {
-   public:
-    explicit BitWriter(std::uint8_t* to) : to_(to) {}
-
-    void put(std::uint64_t bits, int count) {
-        word_ |= bits << filled_;
-        filled_ += count;
-        store64(to_, word_);
-        to_ += filled_ / 8;
-        word_ >>= filled_ / 8 * 8;
-        filled_ %= 8;
-    }
-
-    std::uint8_t* finish() const { return to_ + (filled_ > 0 ? 1 : 0); }
-
-   private:
-    std::uint8_t* to_;
-    std::uint64_t word_ = 0;
-    int filled_ = 0;
-};
 
 // The parameter with the shortest code, near the logarithm of the mean gap.
 int choose_bits(const std::uint32_t* gaps, std::int64_t count) {
@@ -86,15 +53,12 @@ std::uint8_t* encode_block(const std::uint32_t* gaps, std::int64_t count, std::u
     return unary + bytes;
 }
 
-std::int64_t low_bytes(std::int64_t count, int bits) { return (count * bits + 7) / 8; }
-
-// Decodes a block behind which `padding` bytes may be read; `previous` is the index before it.
+// Decodes a block behind which `bit_padding` bytes may be read; `previous` is the index before it.
 bool decode_block(const std::uint8_t* low, int bits, const std::uint8_t* unary, std::int64_t unary_bytes,
                   std::int64_t count, std::int64_t& previous, std::int32_t* indices) {
-    const std::uint64_t mask = (std::uint64_t{1} << bits) - 1;
     std::int64_t index = previous;
     std::int64_t done = 0;
-    std::uint64_t bit = 0;
+    BitReader rests(low);
     std::int64_t last_one = -1;
     for (std::int64_t base = 0; base < unary_bytes; base += 8) {
         std::uint64_t word = load64(unary + base);
@@ -103,9 +67,8 @@ bool decode_block(const std::uint8_t* low, int bits, const std::uint8_t* unary, 
             if (done == count) return false;
             const std::int64_t one = 8 * base + std::countr_zero(word);
             word &= word - 1;
-            const std::uint64_t rest = load64(low + bit / 8) >> (bit % 8) & mask;
-            bit += static_cast<std::uint64_t>(bits);
-            index += (one - last_one - 1) * (std::int64_t{1} << bits) + static_cast<std::int64_t>(rest) + 1;
+            const auto rest = static_cast<std::int64_t>(rests.get(bits));
+            index += (one - last_one - 1) * (std::int64_t{1} << bits) + rest + 1;
             last_one = one;
             indices[done++] = static_cast<std::int32_t>(index);
         }
@@ -128,7 +91,7 @@ std::int64_t first_unordered(const std::int32_t* indices, std::int64_t count, st
 // A gap costs at most 3 bits beyond the logarithm of the mean gap, which is below 31.
 std::int64_t index_code_bound(std::int64_t count) {
     const std::int64_t blocks = (count + index_block - 1) / index_block;
-    return index_header + blocks * (block_header + 2) + (count * 34 + 7) / 8 + padding;
+    return index_header + blocks * (block_header + 2) + (count * 34 + 7) / 8 + bit_padding;
 }
 
 std::int64_t encode_indices(const std::int32_t* indices, std::int64_t count, std::uint8_t* code) {
@@ -167,14 +130,14 @@ IndexFault decode_indices(const std::uint8_t* code, std::int64_t bytes, std::int
         const std::int64_t unary_bytes = at[1] | at[2] << 8;
         at += block_header;
         if (bits > most_bits) return IndexFault::parameter;
-        const std::int64_t low = low_bytes(size, bits);
+        const std::int64_t low = bytes_of_bits(size * bits);
         if (end - at < low + unary_bytes) return IndexFault::truncated;
         if (unary_bytes > most_unary) return IndexFault::unary;
-        std::uint8_t copy[index_block * most_bits / 8 + most_unary + padding];
+        std::uint8_t copy[index_block * most_bits / 8 + most_unary + bit_padding];
         const std::uint8_t* block = at;
-        if (end - at < low + unary_bytes + padding) {
+        if (end - at < low + unary_bytes + bit_padding) {
             std::memcpy(copy, at, static_cast<std::size_t>(low + unary_bytes));
-            std::memset(copy + low + unary_bytes, 0, padding);
+            std::memset(copy + low + unary_bytes, 0, bit_padding);
             block = copy;
         }
         if (!decode_block(block, bits, block + low, unary_bytes, size, previous, indices + begin)) {

@@ -80,15 +80,15 @@ def test_many_kept_entries_travel_as_an_all_reduce() -> None:
     assert [m.collective for m in TopK(0.1).traffic(shapes, 16).messages] == ["all_reduce"]
 
 
-def test_coded_indices_send_fewer_bytes() -> None:
+def test_coded_entries_send_fewer_bytes() -> None:
     gradients = random_gradients(2, shapes=((100, 1000),))
     plain, compact = (
         exchange(TopK(0.01, values="bfloat16", coding=coding), gradients)[0] for coding in ("plain", "compact")
     )
     assert torch.equal(plain.gradients["p0"], compact.gradients["p0"])
-    assert compact.sent < 0.55 * plain.sent
+    assert compact.sent < 0.4 * plain.sent
     predicted = TopK(0.01, values="bfloat16", coding="compact").traffic([torch.Size((100, 1000))], 2).sent(2)
-    assert compact.sent == pytest.approx(predicted, rel=0.02)
+    assert compact.sent == pytest.approx(predicted, rel=0.08)
 
 
 def test_velocity_is_corrected_and_masked() -> None:

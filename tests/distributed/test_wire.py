@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +12,8 @@ import wire_ranks
 from taut.distributed import LocalRanks, gather_sparse, gather_uneven
 from taut.distributed._traffic import HEADER_BYTES
 from taut.distributed._wire import coded_bits, pack_entries, sparse_bytes, unpack_entries
-from taut.errors import ArgumentError, CommunicationError, MeasurementError
+from taut.errors import ArgumentError, CommunicationError, KernelError, MeasurementError
+from taut.kernels import encode_indices, top_k
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +25,13 @@ def pair() -> Iterator[LocalRanks]:
 @pytest.mark.parametrize("shared", [True, False])
 def test_entries_of_all_sizes_and_forms_arrive_as_they_were_sent(pair: LocalRanks, shared: bool) -> None:
     assert pair.run(wire_ranks.exchange_growing_entries, shared) == [9 * 3 * 2] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [3, 6])
+def test_entries_arrive_where_messages_of_some_ranks_have_grown(ranks: int) -> None:
+    with LocalRanks(ranks) as several:
+        assert several.run(wire_ranks.exchange_growing_entries, False) == [9 * 3 * 2] * ranks
 
 
 @pytest.mark.parametrize(("shared", "network"), [(True, False), (True, True), (False, False)])
@@ -66,19 +75,32 @@ def test_a_rank_that_does_not_answer_is_given_up() -> None:
 
 
 @pytest.mark.parametrize("share", [0.3, 0.1, 0.01, 0.001])
-def test_the_expected_bits_of_an_index_are_those_of_random_places(share: float) -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float16])
+def test_the_expected_bits_are_those_of_large_entries_at_random_places(share: float, dtype: torch.dtype) -> None:
     elements = 2_000_000
-    chosen = torch.rand(elements, generator=torch.Generator().manual_seed(1)) < share
-    indices = chosen.nonzero().flatten().to(torch.int32)
-    kept = indices.numel()
-    packed = pack_entries(indices, torch.zeros(kept, dtype=torch.bfloat16), "compact").numel() - HEADER_BYTES
-    assert packed == pytest.approx(sparse_bytes(kept, elements, 2, "compact"), rel=0.01)
-    assert (packed - 2 * kept) * 8 / kept == pytest.approx(coded_bits(share), rel=0.02)
+    indices, values = top_k(torch.randn(elements, generator=torch.Generator().manual_seed(1)), int(share * elements))
+    packed = pack_entries(indices, values.to(dtype), "compact").numel() - HEADER_BYTES
+    assert packed == pytest.approx(sparse_bytes(len(indices), elements, dtype, "compact"), rel=0.08)
+    assert encode_indices(indices, elements).numel() * 8 / len(indices) == pytest.approx(coded_bits(share), rel=0.02)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float16])
+def test_damaged_messages_are_refused_or_decoded(dtype: torch.dtype) -> None:
+    message = pack_entries(*wire_ranks.entries_of(0, 100, dtype), "compact")[HEADER_BYTES:]
+    damages = [message[:length].clone() for length in range(len(message))]
+    for place in range(40):
+        for byte in (0, 1, 127, 255):
+            damages.append(message.clone())
+            damages[-1][place] = byte
+    for damaged in damages:
+        with contextlib.suppress(CommunicationError, KernelError):
+            indices, values = unpack_entries(damaged, 100, dtype, "compact")
+            assert len(indices) == len(values) == 100
 
 
 def test_plain_entries_take_four_bytes_an_index() -> None:
     indices, values = wire_ranks.entries_of(0, 1000, torch.float32)
-    assert pack_entries(indices, values).numel() - HEADER_BYTES == 8000 == sparse_bytes(1000, 10**6, 4)
+    assert pack_entries(indices, values).numel() - HEADER_BYTES == 8000 == sparse_bytes(1000, 10**6, torch.float32)
 
 
 @pytest.mark.parametrize("kept", [0, 1, 1001])

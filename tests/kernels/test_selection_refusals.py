@@ -11,8 +11,10 @@ from taut.kernels import (
     accumulate_and_select_top_k,
     accumulate_moments,
     decode_indices,
+    decode_values,
     dequantise_add,
     encode_indices,
+    encode_values,
     exceedance_moments,
     pack_signs,
     quantise_stochastic,
@@ -72,6 +74,8 @@ BYTES = torch.zeros(5, dtype=torch.uint8)
         (lambda: encode_indices(INT, 2**31), "length: got"),
         (lambda: decode_indices(INT, 10), "encoded"),
         (lambda: decode_indices(BYTES, -1), "length: got -1"),
+        (lambda: encode_values(X[::2]), "values"),
+        (lambda: decode_values(X, 5, torch.float32), "encoded"),
     ],
 )
 def test_refusals(call: Callable[[], object], text: str) -> None:
@@ -111,6 +115,7 @@ def test_empty_tensors() -> None:
     assert unpack_majority(torch.empty(3, 0, dtype=torch.uint8), 0).numel() == 0
     assert [tensor.numel() for tensor in quantise_stochastic(empty, 4, 0)] == [0, 0]
     assert decode_indices(encode_indices(empty.int(), 0), 0).numel() == 0
+    assert decode_values(encode_values(empty), 0, torch.float32).numel() == 0
 
 
 def arguments() -> dict[str, tuple[object, ...]]:
@@ -128,6 +133,8 @@ def arguments() -> dict[str, tuple[object, ...]]:
         "dequantise_add": (X.clone(), packed, steps, 4, 1.0),
         "encode_indices": (INT, 5),
         "decode_indices": (encode_indices(INT, 5), 5),
+        "encode_values": (X,),
+        "decode_values": (encode_values(X), X.numel(), torch.float32),
     }
 
 

@@ -17,7 +17,7 @@ from taut.errors import CommunicationError
 
 _T = TypeVar("_T")
 _LEAST_ROOM = 2**16
-_ORDERED_BYTES = 2**17  # from here on messages go to one rank after the other; smaller ones would wait for its answer
+_FIRST_WINDOW = 2**14  # bytes that a connection sends before the first answer
 
 
 class Row(NamedTuple):
@@ -163,13 +163,20 @@ class Peers:
                 arrived(rank, row)
             return
         # Who receives says so first: behind a message of its own the word would have to wait for the link.
-        receiving = [(rank, dist.irecv(row, group=self._group, group_src=rank)) for rank, row in received.items()]
+        receiving = {rank: dist.irecv(row, group=self._group, group_src=rank) for rank, row in received.items()}
+
         sending: list[dist.Work | None] = []
-        for rank in targets:
+        for step, rank in enumerate(targets):
+            # Several at once make each other's packets wait, or be lost. All ranks send in the same steps, so that one
+            # message has arrived about when one has left.
+            before = (self._rank - step) % self._ranks
+            waits = before in receiving and tensor.numel() > _FIRST_WINDOW
+            if waits:
+                _wait(receiving.pop(before))
             sending.append(dist.isend(tensor, group=self._group, group_dst=rank))
-            if tensor.numel() >= _ORDERED_BYTES:
-                _wait(sending.pop())  # several at once would make each other's packets wait, or be lost
-        for rank, work in receiving:
+            if waits:
+                arrived(before, received[before])
+        for rank, work in receiving.items():
             _wait(work)
             arrived(rank, received[rank])
         for work in sending:

@@ -17,10 +17,11 @@ import torch.distributed as dist
 from taut.distributed._peers import Row, peers_of
 from taut.distributed._traffic import HEADER_BYTES
 from taut.errors import ArgumentError, CommunicationError
-from taut.kernels import decode_indices, encode_indices
+from taut.kernels import decode_indices, decode_values, encode_indices, encode_values
 
 Coding: TypeAlias = Literal["plain", "compact"]
-"""How indices travel: as int32, or as coded differences (about 9 bits each where 1 % of the entries are sent)."""
+"""How entries travel: as they are, with int32 indices; or coded without loss, the indices by their differences (about
+8 bits each where 1 % of the entries are sent), the values, but for float16, with shorter exponents."""
 
 _CODINGS: tuple[Coding, ...] = ("plain", "compact")
 _DTYPES = (
@@ -37,6 +38,9 @@ _DTYPES = (
 _MOST_ELEMENTS = 2**31 - 1
 _BLOCK, _BLOCK_HEADER = 512, 4.0  # indices a block of their code; its header and, on average, filling, in bytes
 _VALUE_TYPES = (torch.float32, torch.bfloat16, torch.float16)
+_CODED_VALUES = (torch.float32, torch.bfloat16)
+_SAVED_BITS = 6.0  # of the 8 of an exponent: 5.9 to 6.3 where the largest of real gradients and residuals are sent
+_LENGTH_BYTES = 4  # of the coded values, which stand before the indices
 
 
 def gather_uneven(
@@ -86,7 +90,7 @@ def gather_sparse(
         indices: (kept,) int32, ascending, no two equal.
         values: (kept,) float32, bfloat16 or float16, as they are to travel.
         group: the ranks; the default group if None. Nobody else uses it meanwhile.
-        coding: of the indices; the same on every rank.
+        coding: of the entries; the same on every rank.
 
     Returns:
         Indices, int32, and values by rank; this rank's own are those that were given.
@@ -94,7 +98,7 @@ def gather_sparse(
     Raises:
         ArgumentError: the tensors do not fit together, or the coding is unknown.
         CommunicationError: ranks disagree on the coding or the dtype of values.
-        KernelError: coded indices that have arrived cannot be decoded.
+        KernelError: coded entries that have arrived cannot be decoded.
     """
     return gather_packed(pack_for(group, indices, values, coding), indices, values, group, coding=coding)
 
@@ -124,15 +128,22 @@ def pack_entries(
         ArgumentError: the tensors do not fit together, or the coding is unknown.
     """
     _check(indices, values, coding)
-    coded = indices if coding == "plain" else encode_indices(indices.cpu(), _MOST_ELEMENTS)
-    # Values first, since coded indices may be of any length, and filled up, since int32 indices have to be aligned.
-    end = HEADER_BYTES + values.numel() * values.element_size()
-    start = _aligned(end)
-    size = start + coded.numel() * coded.element_size()
-    message = new_message(size) if new_message is not None else values.new_empty(size, dtype=torch.uint8)
-    message[HEADER_BYTES:end].view(values.dtype).copy_(values)
-    message[end:start] = 0
-    message[start:].view(coded.dtype).copy_(coded)
+    if coding == "plain":
+        # Values first, since they may be of two bytes and int32 indices have to be aligned.
+        parts = [values, indices]
+    else:
+        coded = encode_values(values.cpu()) if values.dtype in _CODED_VALUES else values
+        length = (coded.numel() * coded.element_size()).to_bytes(_LENGTH_BYTES, "little")
+        parts = [torch.tensor(list(length), dtype=torch.uint8), coded, encode_indices(indices.cpu(), _MOST_ELEMENTS)]
+    ends = [HEADER_BYTES]
+    for part in parts:
+        ends.append(_aligned(ends[-1]) + part.numel() * part.element_size())
+    message = new_message(ends[-1]) if new_message is not None else values.new_empty(ends[-1], dtype=torch.uint8)
+    for part, before, end in zip(parts, ends, ends[1:], strict=False):
+        start = _aligned(before)
+        if start > before:
+            message[before:start] = 0
+        message[start:end].view(part.dtype).copy_(part)
     return message
 
 
@@ -148,10 +159,8 @@ def gather_packed(
     form = _CODINGS.index(coding) * len(_VALUE_TYPES) + _VALUE_TYPES.index(values.dtype)
 
     def take(row: Row) -> tuple[torch.Tensor, torch.Tensor]:
-        if coding == "plain":
-            return unpack_entries(row.owned(), row.entries, values.dtype, coding)
-        found, theirs = unpack_entries(row.content, row.entries, values.dtype, coding)
-        return found, theirs.clone() if row.lent else theirs
+        content = row.owned() if coding == "plain" or values.dtype not in _CODED_VALUES else row.content
+        return unpack_entries(content, row.entries, values.dtype, coding)
 
     return peers_of(group).exchange(message, indices.numel(), form, (indices, values), take, _describe)
 
@@ -162,32 +171,43 @@ def unpack_entries(
     """Indices and values of a message that `pack_entries` has made, without its header: views where they can be.
 
     Raises:
-        CommunicationError: it holds another number of indices than of values.
-        KernelError: its coded indices cannot be decoded.
+        CommunicationError: it holds another number of indices than of values, or is too short.
+        KernelError: what is coded in it cannot be decoded.
     """
-    split = kept * dtype.itemsize
-    theirs = packed[_aligned(split) :]
-    found = (
-        theirs.view(torch.int32)
-        if coding == "plain"
-        else decode_indices(theirs.cpu(), _MOST_ELEMENTS).to(theirs.device)
-    )
+    if coding == "plain":
+        split = kept * dtype.itemsize
+        found, theirs = packed[_aligned(split) :].view(torch.int32), packed[:split].view(dtype)
+    else:
+        length = int.from_bytes(bytes(packed[:_LENGTH_BYTES].tolist()), "little")
+        end = _LENGTH_BYTES + length
+        if not _LENGTH_BYTES <= end <= packed.numel():
+            raise CommunicationError(f"{length} bytes of values have arrived in a message of {packed.numel()}")
+        coded = packed[_LENGTH_BYTES:end]
+        if dtype in _CODED_VALUES:
+            theirs = decode_values(coded.cpu(), kept, dtype).to(packed.device)
+        elif length == kept * dtype.itemsize:
+            theirs = coded.view(dtype)
+        else:
+            raise CommunicationError(f"{length} bytes have arrived with {kept} values")
+        found = decode_indices(packed[_aligned(end) :].cpu(), _MOST_ELEMENTS).to(packed.device)
     if found.numel() != kept:
         raise CommunicationError(f"{found.numel()} indices have arrived with {kept} values")
-    return found, packed[:split].view(dtype)
+    return found, theirs
 
 
-def sparse_bytes(kept: float, elements: float, value_bytes: int, coding: Coding = "plain") -> float:
-    """Bytes of the message of a rank in `gather_sparse`, the expected amount for places chosen at random.
+def sparse_bytes(kept: float, elements: float, dtype: torch.dtype, coding: Coding = "plain") -> float:
+    """Bytes of the message of a rank in `gather_sparse`, the expected amount for large entries at random places.
 
     Args:
         kept: entries that are sent.
         elements: that they are chosen from.
-        value_bytes: of one value as it travels.
-        coding: of the indices.
+        dtype: of a value.
+        coding: of the entries.
     """
-    index_bits = 32.0 if coding == "plain" else coded_bits(kept / elements if elements else 1.0)
-    return kept * (value_bytes + index_bits / 8)
+    if coding == "plain":
+        return kept * (dtype.itemsize + 4)
+    value_bits = 8 * dtype.itemsize - (_SAVED_BITS if dtype in _CODED_VALUES else 0)
+    return kept * (value_bits + coded_bits(kept / elements if elements else 1.0)) / 8
 
 
 @lru_cache(maxsize=4096)

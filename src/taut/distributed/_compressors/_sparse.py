@@ -146,7 +146,7 @@ class SparseCompressor(Compressor):
         return Traffic(tuple(messages))
 
     def _bytes(self, kept: int, elements: int) -> float:
-        return sparse_bytes(kept, elements, _dtype(self.values).itemsize, self.coding)
+        return sparse_bytes(kept, elements, _dtype(self.values), self.coding)
 
 
 def runs(gradients: Sequence[Gradient], most: int = _MOST_ELEMENTS) -> Iterator[list[Gradient]]:

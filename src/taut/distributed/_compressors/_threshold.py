@@ -32,7 +32,7 @@ class Threshold(SparseCompressor):
         ratio: share of the entries that is wanted.
         estimator: of the threshold that so many exceed.
         values: dtype of the values that travel; what rounding cuts off stays in the residual.
-        coding: of the indices that travel; "compact" takes about 9 bits instead of 32 at 1 %.
+        coding: of the entries that travel; "compact" takes about 18 bits instead of 48 or 64 at 1 %, in bfloat16.
     """
 
     ratio: float
