@@ -239,11 +239,17 @@ void require_width(int width) {
     }
 }
 
+std::int64_t value_count(const TensorView& values, int width) {
+    if (values.elements() % width == 0) return values.elements() / width;
+    throw KernelError("values: has " + std::to_string(values.elements()) + " bytes",
+                      "a multiple of " + std::to_string(width), "pass whole values");
+}
+
 std::int64_t run_encode_values(nb::handle values_object, int width, nb::handle code_object) {
     require_width(width);
     const TensorView values = read_bytes(values_object, "values");
     const TensorView code_view = read_bytes(code_object, "code");
-    const std::int64_t count = values.elements() / width;
+    const std::int64_t count = value_count(values, width);
     code_view.require_shape({value_code_bound(count, width)});
     auto* code = static_cast<std::uint8_t*>(code_view.data);
     const nb::gil_scoped_release released;
@@ -254,11 +260,12 @@ void run_decode_values(nb::handle code_object, int width, nb::handle values_obje
     require_width(width);
     const TensorView code = read_bytes(code_object, "encoded");
     const TensorView values = read_bytes(values_object, "values");
+    const std::int64_t count = value_count(values, width);
     ValueFault fault;
     {
         const nb::gil_scoped_release released;
-        fault = decode_values(static_cast<const std::uint8_t*>(code.data), code.elements(), values.elements() / width,
-                              width, static_cast<std::uint8_t*>(values.data));
+        fault = decode_values(static_cast<const std::uint8_t*>(code.data), code.elements(), count, width,
+                              static_cast<std::uint8_t*>(values.data));
     }
     const auto refuse = [](const std::string& what) {
         throw KernelError("encoded: " + what, "bytes that encode_values returned for so many values of this dtype",

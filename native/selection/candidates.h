@@ -88,7 +88,7 @@ class CandidateList {
         const std::int64_t end = std::min(segment.kept.count, segment.kept.capacity);
         if (bounds_.certain != magnitude_end && segment.sorted < end) {
             const std::int64_t begin = segment.sorted;
-            kernels_.collect({segment.kept.values + begin, nullptr, 0, end - begin, true}, bounds_.band(),
+            kernels_.collect({segment.kept.values + begin, nullptr, 0, end - begin}, bounds_.band(),
                              segment.undecided);
         }
         segment.sorted = end;

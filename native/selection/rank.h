@@ -27,7 +27,8 @@ inline std::int64_t total_size(const std::vector<Candidates>& runs) {
 }
 
 // Counts by the leading bits in which magnitudes of the band can differ, and goes on with those in the bin that holds the
-// k-th. All magnitudes of the runs are in the band, and there are k or more.
+// k-th. All magnitudes of the runs are in the band, there are k or more, and they do not
+// change meanwhile.
 inline Rank find_rank(const SelectionKernels& kernels, std::vector<Candidates> runs, Band band, std::int64_t k) {
     constexpr int most_bits = 12;
     static thread_local AlignedBuffer buffer;

@@ -14,8 +14,9 @@ namespace {
 
 constexpr std::int64_t nanoseconds_before_sleep = 2'000'000;
 // After a job that had to share its cores the workers rest as long, and after each more twice as many times as long, up
-// to this: a passing disturbance costs little, and a lasting one is tried again seldom. Time without one halves it again,
-// several of the slices in which the system gives a core to threads that share it.
+// to this: a passing disturbance costs little, and a lasting one is tried again seldom. Time halves it again, several of
+// the slices in which the system gives a core to threads that share it; but only after a job that was not disturbed, as
+// else those that come seldom would never rest longer.
 constexpr std::int64_t longest_rest = 64;
 constexpr std::int64_t time_to_halve_rest = 20'000'000;
 // Kernels keep tiles on the stack.
@@ -213,8 +214,9 @@ void Pool::Lease::run(Job& job) {
     job.work(0);
     for (unsigned i = 0; i + 1 < workers_; ++i) pool_->workers_[i]->retract();
     const bool contended = job.contended();
-    if (contended || job.missed(workers_)) {
-        const std::int64_t calm = std::max<std::int64_t>(started - pool_->rests_until_, 0);
+    const bool missed = job.missed(workers_);
+    if (contended || missed) {
+        const std::int64_t calm = pool_->calm_ ? std::max<std::int64_t>(started - pool_->rests_until_, 0) : 0;
         pool_->rest_ = std::max<std::int64_t>(pool_->rest_ >> std::min<std::int64_t>(calm / time_to_halve_rest, 62), 1);
         const std::int64_t time = now();
         std::int64_t rest = pool_->rest_ * (time - started);
@@ -223,6 +225,7 @@ void Pool::Lease::run(Job& job) {
         pool_->rests_until_ = time + rest;
         pool_->rest_ = std::min(2 * pool_->rest_, longest_rest);
     }
+    pool_->calm_ = !contended && !missed;
 }
 
 }  // namespace taut::vm

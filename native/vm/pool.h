@@ -55,6 +55,7 @@ class Pool {
     std::mutex mutex_;  // of whoever has the workers
     std::int64_t rests_until_ = 0;
     std::int64_t rest_ = 1;  // after a job that shares its cores, in durations of it
+    bool calm_ = true;       // the last job was not disturbed
     std::vector<std::unique_ptr<Worker>> workers_;
 };
 

@@ -74,7 +74,8 @@ BYTES = torch.zeros(5, dtype=torch.uint8)
         (lambda: encode_indices(INT, 2**31), "length: got"),
         (lambda: decode_indices(INT, 10), "encoded"),
         (lambda: decode_indices(BYTES, -1), "length: got -1"),
-        (lambda: encode_values(X[::2]), "values"),
+        (lambda: encode_values(X[::2]), "values: has shape"),
+        (lambda: encode_values(X[0]), "values: has shape"),
         (lambda: decode_values(X, 5, torch.float32), "encoded"),
     ],
 )

@@ -164,7 +164,6 @@ class Peers:
             return
         # Who receives says so first: behind a message of its own the word would have to wait for the link.
         receiving = {rank: dist.irecv(row, group=self._group, group_src=rank) for rank, row in received.items()}
-
         sending: list[dist.Work | None] = []
         for step, rank in enumerate(targets):
             # Several at once make each other's packets wait, or be lost. All ranks send in the same steps, so that one

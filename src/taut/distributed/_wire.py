@@ -6,6 +6,7 @@ way. Here every rank gives its bytes straight to each of the others: over the ne
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from functools import lru_cache
@@ -40,7 +41,7 @@ _BLOCK, _BLOCK_HEADER = 512, 4.0  # indices a block of their code; its header an
 _VALUE_TYPES = (torch.float32, torch.bfloat16, torch.float16)
 _CODED_VALUES = (torch.float32, torch.bfloat16)
 _SAVED_BITS = 6.0  # of the 8 of an exponent: 5.9 to 6.3 where the largest of real gradients and residuals are sent
-_LENGTH_BYTES = 4  # of the coded values, which stand before the indices
+_LENGTH_BYTES = 8  # of the coded values, which stand before the indices
 
 
 def gather_uneven(
@@ -132,14 +133,16 @@ def pack_entries(
         # Values first, since they may be of two bytes and int32 indices have to be aligned.
         parts = [values, indices]
     else:
-        coded = encode_values(values.cpu()) if values.dtype in _CODED_VALUES else values
+        places, coded = indices.cpu().contiguous(), values.detach().cpu().contiguous()
+        if coded.dtype in _CODED_VALUES:
+            coded = encode_values(coded)
         length = (coded.numel() * coded.element_size()).to_bytes(_LENGTH_BYTES, "little")
-        parts = [torch.tensor(list(length), dtype=torch.uint8), coded, encode_indices(indices.cpu(), _MOST_ELEMENTS)]
+        parts = [torch.tensor(list(length), dtype=torch.uint8), coded, encode_indices(places, _MOST_ELEMENTS)]
     ends = [HEADER_BYTES]
     for part in parts:
         ends.append(_aligned(ends[-1]) + part.numel() * part.element_size())
     message = new_message(ends[-1]) if new_message is not None else values.new_empty(ends[-1], dtype=torch.uint8)
-    for part, before, end in zip(parts, ends, ends[1:], strict=False):
+    for part, (before, end) in zip(parts, itertools.pairwise(ends), strict=True):
         start = _aligned(before)
         if start > before:
             message[before:start] = 0
@@ -180,7 +183,7 @@ def unpack_entries(
     else:
         length = int.from_bytes(bytes(packed[:_LENGTH_BYTES].tolist()), "little")
         end = _LENGTH_BYTES + length
-        if not _LENGTH_BYTES <= end <= packed.numel():
+        if end > packed.numel():
             raise CommunicationError(f"{length} bytes of values have arrived in a message of {packed.numel()}")
         coded = packed[_LENGTH_BYTES:end]
         if dtype in _CODED_VALUES:
@@ -237,4 +240,4 @@ def _check(indices: torch.Tensor, values: torch.Tensor, coding: str) -> None:
 
 def _describe(form: int) -> str:
     coding, values = divmod(form, len(_VALUE_TYPES))
-    return f"{_CODINGS[coding]} indices and {str(_VALUE_TYPES[values]).removeprefix('torch.')} values"
+    return f"{_CODINGS[coding]} entries with {str(_VALUE_TYPES[values]).removeprefix('torch.')} values"

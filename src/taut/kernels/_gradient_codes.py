@@ -193,8 +193,10 @@ def encode_values(values: Tensor) -> Tensor:
     """
     _check(values=values)
     _check_coded("values", values.dtype)
-    if not values.is_contiguous():
-        raise KernelError(f"values: has strides {values.stride()}", expected="a contiguous tensor")
+    if values.ndim != 1 or not values.is_contiguous():
+        raise KernelError(
+            f"values: has shape {tuple(values.shape)} and strides {values.stride()}", expected="(entries,), contiguous"
+        )
     return torch.ops.taut.encode_values.default(values)
 
 

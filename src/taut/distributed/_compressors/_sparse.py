@@ -171,7 +171,7 @@ def spread(flat: torch.Tensor, gradients: Sequence[Gradient]) -> None:
 
 
 def check_travel(values: str, coding: str) -> None:
-    """Refuse an unknown dtype of values or coding of indices."""
+    """Refuse an unknown dtype of values or coding of entries."""
     if values not in ("float32", "bfloat16"):
         raise ArgumentError("values", values, expected="float32 or bfloat16")
     if coding not in ("plain", "compact"):
