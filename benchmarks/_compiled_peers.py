@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 import taut.compile
+from benchmarks._openvino import load_openvino
 from taut.compile import CompiledModel
 from taut.errors import TautError
 from taut.stats import Clock, compare, fingerprint, quietness
@@ -147,7 +148,7 @@ def onnxruntime_arm(path: Path, name: str = "onnxruntime") -> Arm:
 
 def openvino_arm(path: Path) -> Arm:
     """A model compiled for latency in float32; a request for each bound input, which shares its memory."""
-    import openvino  # pyright: ignore[reportMissingImports] - of no extra
+    openvino = load_openvino()
 
     hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
     core = openvino.Core()

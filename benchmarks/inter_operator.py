@@ -29,6 +29,7 @@ import torch
 
 from benchmarks._branchy_networks import NETWORKS, network
 from benchmarks._compiled_peers import export_onnx
+from benchmarks._openvino import load_openvino
 from taut.compile import compile_model, schedule
 from taut.errors import MeasurementError
 from taut.graph import graph_cost
@@ -96,7 +97,7 @@ def onnxruntime(name: str, graphs: str, threads: int, path: str) -> Callable[[],
 
 def openvino(name: str, graphs: str, threads: int, path: str) -> Callable[[], object]:
     """A model compiled for latency, a request for each input."""
-    import openvino as runtime  # pyright: ignore[reportMissingImports] - of no extra
+    runtime = load_openvino()
 
     hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
     core = runtime.Core()

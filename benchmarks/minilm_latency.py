@@ -33,6 +33,7 @@ from examples import minilm
 from torch import Tensor
 
 import taut
+from benchmarks._openvino import load_openvino
 from taut.errors import TautError
 from taut.graph import Graph, Interpreter, capture
 from taut.stats import available_cores, compare, fingerprint, quietness
@@ -74,7 +75,7 @@ def onnxruntime_arm(model: Path, threads: int) -> Arm:
 
 def openvino_arm(model: Path, threads: int, precision: str | None) -> Arm:
     """A compiled model; its own choice of precision without one."""
-    import openvino  # pyright: ignore[reportMissingImports] - of no extra
+    openvino = load_openvino()
 
     hints: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
     if precision:
