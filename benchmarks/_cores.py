@@ -33,10 +33,15 @@ def cores_together(threads: int = 2) -> float:
             times.append(time.perf_counter() - start)
         return statistics.median(times)
 
-    work(wait=False)
-    alone = work(wait=False)
-    with ThreadPoolExecutor(threads) as pool:
-        return alone / max(pool.map(work, [True] * threads))
+    kept = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        work(wait=False)
+        alone = work(wait=False)
+        with ThreadPoolExecutor(threads) as pool:
+            return alone / max(pool.map(work, [True] * threads))
+    finally:
+        torch.set_num_threads(kept)
 
 
 def round_trip() -> float:

@@ -1,7 +1,9 @@
 """The exchange of sparse gradients against Gloo's own, on one host and over links of a lab: 1 % of the entries each.
 
 Ours is `gather_sparse`: "plain" (int32 indices, float32 values), "compact" (coded indices and bfloat16 values, rounding
-included; about 3.3 times fewer bytes) and "compact, fp32" (the same in float32). The peers:
+included; about 3.5 times fewer bytes) and "compact, fp32" (the same in float32). Values are those that a selection
+takes: the largest 1 % of log-normal magnitudes, which those of gradients are near (Chmiel et al., "Neural gradients are
+near-lognormal", 2021); in bfloat16 they take 10.0 bits, those of the gradients of decision 0024 9.8 to 10.1. The peers:
 
 - sparse all-reduce: `dist.all_reduce` of a COO tensor, 12 bytes an entry; what it returns is the sum.
 - two all-gathers: what users write, int64 indices and float32 values in `dist.all_gather`, both padded already.
@@ -23,6 +25,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import os
 import random
 import sys
@@ -50,7 +53,7 @@ TARGETS = {"sparse all-reduce": 5.0, "two all-gathers": 3.0, "same bytes": 3.0}
 
 
 def main() -> int:
-    """Measure every cell; exit code 1 if every form of ours misses a target, but that over the same bytes."""
+    """Measure every cell; exit code 1 if every form of ours misses a target."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="2 ranks, 1 M elements, 500 Mbit/s and unshaped")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
@@ -69,8 +72,7 @@ def main() -> int:
     if options.json is not None:
         document = {"fingerprint": fingerprint().to_dict(), "quietness": str(quietness()), "rows": rows}
         options.json.write_text(json.dumps(document, indent=1) + "\n")
-    reached = [row["best"][peer] for row in rows for peer in ("sparse all-reduce", "two all-gathers")]
-    return int(not all(reached))
+    return int(not all(reached for row in rows for reached in row["best"].values()))
 
 
 def measure_arms(elements: int, rounds: int) -> dict[str, list[tuple[float, float]]]:
@@ -114,11 +116,14 @@ def timed(call: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
 
 
 def random_entries(elements: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ascending int64 indices of a share of the elements, and their values."""
+    """Ascending int64 indices of a share of the elements, and values: the largest of log-normal magnitudes."""
     generator = torch.Generator().manual_seed(seed)
     kept = round(RATIO * elements)
     indices = torch.randint(0, elements, (kept + kept // 50,), generator=generator).unique()[:kept]
-    return indices, torch.randn(indices.numel(), generator=generator)
+    above = RATIO * torch.rand(indices.numel(), generator=generator, dtype=torch.float64)  # the share of larger ones
+    magnitudes = torch.exp(math.sqrt(2) * torch.special.erfinv(1 - 2 * above))
+    signs = torch.randint(0, 2, (indices.numel(),), generator=generator) * 2 - 1
+    return indices, (signs * magnitudes).float()
 
 
 def make_arms(

@@ -7,8 +7,7 @@
 #include "bindings/bindings.h"
 #include "bindings/kernel_error.h"
 #include "bindings/tensor_view.h"
-#include "selection/index_code.h"
-#include "selection/value_code.h"
+#include "selection/entry_message.h"
 
 namespace nb = nanobind;
 
@@ -178,24 +177,47 @@ void run_dequantise_add(nb::handle dense_object, nb::handle codes_object, nb::ha
     dequantise_add(codes, steps, size, bits, scale, dense, threads);
 }
 
+[[noreturn]] void refuse_code(const std::string& what) {
+    throw KernelError("encoded: " + what, "what was encoded, for a tensor of this length and so many entries",
+                      "the message was damaged, or the ranks disagree about the tensor");
+}
+
+void refuse(IndexFault fault, std::int64_t length) {
+    switch (fault) {
+        case IndexFault::none: return;
+        case IndexFault::truncated: refuse_code("ends within a block of indices");
+        case IndexFault::parameter: refuse_code("a block of indices has an unknown parameter");
+        case IndexFault::unary: refuse_code("a block does not hold as many indices as it should");
+        case IndexFault::range: refuse_code("an index is not below " + std::to_string(length));
+        case IndexFault::trailing: refuse_code("goes on behind its last block of indices");
+    }
+}
+
+void refuse(ValueFault fault) {
+    switch (fault) {
+        case ValueFault::none: return;
+        case ValueFault::truncated: refuse_code("ends within a block of values");
+        case ValueFault::width: refuse_code("a block of values has an unknown width");
+        case ValueFault::exponent: refuse_code("an exponent is too large");
+        case ValueFault::trailing: refuse_code("goes on behind its last block of values");
+    }
+}
+
+void require_ascending(const std::int32_t* indices, std::int64_t count, std::int64_t length) {
+    const std::int64_t bad = first_unordered(indices, count, length);
+    if (bad == count) return;
+    throw KernelError("indices: entry " + std::to_string(bad) + " is " + std::to_string(indices[bad]),
+                      "ascending indices from 0 to " + std::to_string(length - 1), "sort them, without duplicates");
+}
+
 std::int64_t run_encode_indices(nb::handle indices_object, std::int64_t length, nb::handle code_object) {
     const TensorView indices = read(indices_object, "indices", DataType::int32);
     const std::int64_t count = indices.elements();
     const auto* data = static_cast<const std::int32_t*>(indices.data);
     auto* code = read_sized<std::uint8_t>(code_object, "code", DataType::uint8, index_code_bound(count), "indices");
-    std::int64_t bad = 0;
-    {
-        const nb::gil_scoped_release released;
-        bad = first_unordered(data, count, length);
-        if (bad == count) return encode_indices(data, count, code);
-    }
-    throw KernelError("indices: entry " + std::to_string(bad) + " is " + std::to_string(data[bad]),
-                      "ascending indices from 0 to " + std::to_string(length - 1), "sort them, without duplicates");
-}
-
-[[noreturn]] void refuse_code(const std::string& what) {
-    throw KernelError("encoded: " + what, "bytes that encode_indices returned, for a tensor of this length",
-                      "the message was damaged, or the ranks disagree about the tensor");
+    const nb::gil_scoped_release released;
+    require_ascending(data, count, length);
+    return encode_indices(data, count, code);
 }
 
 std::int64_t run_index_count(nb::handle code_object) {
@@ -209,19 +231,8 @@ void run_decode_indices(nb::handle code_object, std::int64_t length, nb::handle 
     const std::int64_t count = run_index_count(code_object);
     const TensorView code = read(code_object, "encoded", DataType::uint8);
     auto* indices = read_sized<std::int32_t>(indices_object, "indices", DataType::int32, count, "encoded");
-    IndexFault fault;
-    {
-        const nb::gil_scoped_release released;
-        fault = decode_indices(static_cast<const std::uint8_t*>(code.data), code.elements(), length, count, indices);
-    }
-    switch (fault) {
-        case IndexFault::none: return;
-        case IndexFault::truncated: refuse_code("ends within a block");
-        case IndexFault::parameter: refuse_code("a block has an unknown parameter");
-        case IndexFault::unary: refuse_code("a block does not hold as many indices as it should");
-        case IndexFault::range: refuse_code("an index is not below " + std::to_string(length));
-        case IndexFault::trailing: refuse_code("goes on behind its last block");
-    }
+    const nb::gil_scoped_release released;
+    refuse(decode_indices(static_cast<const std::uint8_t*>(code.data), code.elements(), length, count, indices), length);
 }
 
 // Of any length, since a value has several of them.
@@ -232,7 +243,7 @@ TensorView read_bytes(nb::handle object, const char* name) {
     return view;
 }
 
-// bfloat16 or float32, by the number of their bytes.
+// Two-byte or four-byte floats, by the number of their bytes.
 void require_width(int width) {
     if (width != 2 && width != 4) {
         throw KernelError("width: got " + std::to_string(width), "2 or 4 bytes a value", "choose one of these");
@@ -261,23 +272,74 @@ void run_decode_values(nb::handle code_object, int width, nb::handle values_obje
     const TensorView code = read_bytes(code_object, "encoded");
     const TensorView values = read_bytes(values_object, "values");
     const std::int64_t count = value_count(values, width);
-    ValueFault fault;
-    {
-        const nb::gil_scoped_release released;
-        fault = decode_values(static_cast<const std::uint8_t*>(code.data), code.elements(), count, width,
-                              static_cast<std::uint8_t*>(values.data));
+    const nb::gil_scoped_release released;
+    refuse(decode_values(static_cast<const std::uint8_t*>(code.data), code.elements(), count, width,
+                         static_cast<std::uint8_t*>(values.data)));
+}
+
+EntryForm entry_form(int width, bool compact, bool coded_values) {
+    require_width(width);
+    return {width, compact, compact && coded_values};
+}
+
+// Values: float32, bfloat16, or the bytes of other floats of two bytes.
+struct Values {
+    std::uint8_t* data;
+    std::int64_t count;
+    EntryForm form;
+};
+
+Values read_values(nb::handle object, bool compact) {
+    const TensorView view = view_tensor(object, "values");
+    if (view.dtype != DataType::float32 && view.dtype != DataType::bfloat16) view.require_dtype(DataType::uint8);
+    view.require_contiguous();
+    auto* data = static_cast<std::uint8_t*>(view.data);
+    if (view.dtype == DataType::uint8) return {data, value_count(view, 2), {2, compact, false}};
+    return {data, view.elements(), {view.dtype == DataType::float32 ? 4 : 2, compact, compact}};
+}
+
+std::int64_t run_entry_message_bound(std::int64_t count, int width, bool compact, bool coded_values) {
+    return entry_message_bound(count, entry_form(width, compact, coded_values));
+}
+
+std::int64_t run_pack_entries(nb::handle indices_object, nb::handle values_object, bool compact, std::int64_t length,
+                              std::int64_t number, nb::handle out_object) {
+    const Values values = read_values(values_object, compact);
+    const auto* indices = read_sized<std::int32_t>(indices_object, "indices", DataType::int32, values.count, "values");
+    const TensorView out = read_bytes(out_object, "out");
+    const std::int64_t bound = entry_message_bound(values.count, values.form);
+    if (out.elements() < bound) {
+        throw KernelError("out: has " + std::to_string(out.elements()) + " bytes", std::to_string(bound) + " or more",
+                          "ask entry_message_bound");
     }
-    const auto refuse = [](const std::string& what) {
-        throw KernelError("encoded: " + what, "bytes that encode_values returned for so many values of this dtype",
-                          "the message was damaged, or the ranks disagree about the tensor");
-    };
-    switch (fault) {
-        case ValueFault::none: return;
-        case ValueFault::truncated: return refuse("ends within a block");
-        case ValueFault::width: return refuse("a block has an unknown width");
-        case ValueFault::exponent: return refuse("an exponent is too large");
-        case ValueFault::trailing: return refuse("goes on behind its last block");
+    auto* message = static_cast<std::uint8_t*>(out.data);
+    const nb::gil_scoped_release released;
+    if (compact) require_ascending(indices, values.count, length);
+    return pack_entries(indices, values.data, values.count, values.form, number, message);
+}
+
+nb::tuple run_read_message_header(nb::handle message_object) {
+    const TensorView message = read_bytes(message_object, "message");
+    if (message.elements() < message_header) {
+        throw KernelError("message: has " + std::to_string(message.elements()) + " bytes",
+                          std::to_string(message_header) + " or more", "pass a message with its header");
     }
+    const MessageHeader header = read_header(static_cast<const std::uint8_t*>(message.data));
+    return nb::make_tuple(header.bytes, header.entries, header.number);
+}
+
+void run_unpack_entries(nb::handle message_object, bool compact, std::int64_t length, nb::handle indices_object,
+                        nb::handle values_object) {
+    const TensorView message = read_bytes(message_object, "message");
+    const Values values = read_values(values_object, compact);
+    auto* indices = read_sized<std::int32_t>(indices_object, "indices", DataType::int32, values.count, "values");
+    const nb::gil_scoped_release released;
+    const EntryFault fault = unpack_entries(static_cast<const std::uint8_t*>(message.data), message.elements(), length,
+                                            values.count, values.form, indices, values.data);
+    if (fault.length) refuse_code("does not hold the bytes that it should");
+    refuse(fault.values);
+    if (fault.count) refuse_code("does not hold as many indices as values");
+    refuse(fault.indices, length);
 }
 
 }  // namespace
@@ -307,6 +369,14 @@ void bind_selection(nb::module_& module) {
     module.def("value_code_bound", &value_code_bound, nb::arg("count"), nb::arg("width"));
     module.def("encode_values", &run_encode_values, nb::arg("values"), nb::arg("width"), nb::arg("code"));
     module.def("decode_values", &run_decode_values, nb::arg("encoded"), nb::arg("width"), nb::arg("values"));
+    module.attr("message_header") = message_header;
+    module.def("entry_message_bound", &run_entry_message_bound, nb::arg("count"), nb::arg("width"), nb::arg("compact"),
+               nb::arg("coded_values"));
+    module.def("pack_entries", &run_pack_entries, nb::arg("indices").none(), nb::arg("values").none(), nb::arg("compact"),
+               nb::arg("length"), nb::arg("number"), nb::arg("out").none());
+    module.def("read_message_header", &run_read_message_header, nb::arg("message").none());
+    module.def("unpack_entries", &run_unpack_entries, nb::arg("message").none(), nb::arg("compact"), nb::arg("length"),
+               nb::arg("indices"), nb::arg("values"));
     module.attr("magnitude_bins") = magnitude_bins;
     module.attr("quantise_block") = quantise_block;
 }

@@ -46,6 +46,30 @@ class BitWriter {
     int filled_ = 0;
 };
 
+// The low bits of the four 16-bit lanes of a word, at most 16 of each, in a row; what is above them is 0 on both sides.
+inline std::uint64_t pack_lanes16(std::uint64_t lanes, int bits) {
+    constexpr std::uint64_t even = 0x0000ffff0000ffff;
+    const std::uint64_t pairs = (lanes & even) | (lanes >> (16 - bits) & even << bits);
+    return (pairs & 0xffffffff) | pairs >> 32 << 2 * bits;
+}
+
+inline std::uint64_t unpack_lanes16(std::uint64_t row, int bits) {
+    const std::uint64_t two = (std::uint64_t{1} << 2 * bits) - 1, one = (std::uint64_t{1} << bits) - 1;
+    const std::uint64_t pairs = (row & two) | (row >> 2 * bits & two) << 32;
+    return (pairs & one * 0x0000000100000001) | (pairs << (16 - bits) & one * 0x0001000000010000);
+}
+
+// As the above, of eight bytes, at most 8 bits of each.
+inline std::uint64_t pack_lanes8(std::uint64_t lanes, int bits) {
+    constexpr std::uint64_t even = 0x00ff00ff00ff00ff;
+    return pack_lanes16((lanes & even) | (lanes >> (8 - bits) & even << bits), 2 * bits);
+}
+
+inline std::uint64_t unpack_lanes8(std::uint64_t row, int bits) {
+    const std::uint64_t one = (std::uint64_t{1} << bits) - 1, pairs = unpack_lanes16(row, 2 * bits);
+    return (pairs & one * 0x0001000100010001) | (pairs << (8 - bits) & one * 0x0100010001000100);
+}
+
 // Gives at most 57 bits at once.
 class BitReader {
    public:

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 #include "selection/bits.h"
 
@@ -16,6 +17,7 @@ constexpr std::int64_t block_header = 2;
 template <class Word>
 struct Format {
     static constexpr int mantissa_bits = 8 * sizeof(Word) - 9;
+    using Rest = std::conditional_t<sizeof(Word) == 2, std::uint8_t, std::uint32_t>;
     static constexpr std::int64_t rest_bytes = sizeof(Word) - 1;
     static constexpr Word mantissa_mask = static_cast<Word>((Word{1} << mantissa_bits) - 1);
 
@@ -31,6 +33,13 @@ struct Format {
     }
 };
 
+template <class Word>
+Word load(const std::uint8_t* from, std::int64_t i, std::int64_t stride = sizeof(Word)) {
+    Word value;
+    std::memcpy(&value, from + i * stride, sizeof value);
+    return value;
+}
+
 // The exponents that have a short form: `first` and those above it.
 struct Window {
     int bits;
@@ -43,58 +52,113 @@ struct Window {
     }
 };
 
+constexpr std::int64_t lanes = 8;  // bytes of a word
+
+// How many of a block's exponents are smaller than each.
+class Distribution {
+   public:
+    Distribution(const std::uint8_t* block, std::int64_t count) {
+        std::uint8_t least = exponents - 1, most = 0;
+        for (std::int64_t i = 0; i < count; ++i) {
+            least = std::min(least, block[i]);
+            most = std::max(most, block[i]);
+        }
+        lowest = least;
+        highest = most;
+        // Equal neighbours would wait for each other's counter.
+        std::uint16_t counters[copies][exponents];
+        for (auto& one : counters) std::fill(one + lowest, one + highest + 1, std::uint16_t{0});
+        std::int64_t i = 0;
+        for (; i + copies <= count; i += copies) {
+            for (int copy = 0; copy < copies; ++copy) ++counters[copy][block[i + copy]];
+        }
+        for (; i < count; ++i) ++counters[0][block[i]];
+        below_[lowest] = 0;
+        for (int e = lowest; e <= highest; ++e) {
+            below_[e + 1] = below_[e];
+            for (const auto& one : counters) below_[e + 1] += one[e];
+        }
+    }
+
+    std::int64_t between(int first, int end) const { return below_[end] - below_[first]; }
+
+    int lowest, highest;
+
+   private:
+    static constexpr int copies = 8;
+    std::int32_t below_[exponents + 1];
+};
+
 // The window with the shortest code.
-Window choose_window(const std::uint8_t* block, std::int64_t count) {
-    std::uint32_t below[exponents + 1] = {};  // how many exponents are smaller
-    for (std::int64_t i = 0; i < count; ++i) ++below[block[i] + 1];
-    const auto [lowest, highest] = std::minmax_element(block, block + count);
-    for (int e = *lowest; e <= *highest; ++e) below[e + 1] += below[e];
-    Window best{0, *lowest};
+Window choose_window(const Distribution& found, std::int64_t count) {
+    Window best{0, found.lowest};
     std::int64_t least = count * 8;
     for (int bits = 1; bits <= most_bits; ++bits) {
         const int size = (1 << bits) - 1;
-        for (int first = *lowest; first <= *highest; ++first) {
-            const int end = std::min(first + size, *highest + 1);
-            const std::int64_t cost = count * bits + 8 * (count - below[end] + below[first]);
+        for (int first = found.lowest; first <= found.highest; ++first) {
+            const int end = std::min(first + size, found.highest + 1);
+            const std::int64_t cost = count * bits + 8 * (count - found.between(first, end));
             if (cost < least) {
                 least = cost;
                 best = {bits, first};
             }
-            if (end > *highest) break;
+            if (end > found.highest) break;
         }
     }
     return best;
+}
+
+// Marks the bytes of a word that are 0, none of which is above 127.
+std::uint64_t zero_bytes(std::uint64_t word) {
+    constexpr std::uint64_t tops = 0x8080808080808080;
+    return (tops - word) & tops;
+}
+
+// Calls body(i) for each place i of a block that is 0. Beyond the places are `lanes` bytes.
+template <class Body>
+bool for_each_zero(const std::uint8_t* places, std::int64_t count, const Body& body) {
+    for (std::int64_t i = 0; i < count; i += lanes) {
+        for (std::uint64_t zeros = zero_bytes(load64(places + i)); zeros != 0; zeros &= zeros - 1) {
+            const std::int64_t at = i + std::countr_zero(zeros) / 8;
+            if (at < count && !body(at)) return false;
+        }
+    }
+    return true;
 }
 
 template <class Word>
 std::uint8_t* encode_block(const std::uint8_t* values, std::int64_t count, std::uint8_t* code) {
     using Values = Format<Word>;
     std::uint8_t found[value_block];
-    std::uint8_t* at = code + block_header;
-    for (std::int64_t i = 0; i < count; ++i) {
-        Word value;
-        std::memcpy(&value, values + i * sizeof(Word), sizeof value);
-        found[i] = static_cast<std::uint8_t>(Values::exponent(value));
-        const std::uint32_t rest = Values::rest(value);
-        for (int byte = 0; byte < Values::rest_bytes; ++byte) *at++ = static_cast<std::uint8_t>(rest >> 8 * byte);
-    }
-    const Window window = choose_window(found, count);
+    for (std::int64_t i = 0; i < count; ++i) found[i] = static_cast<std::uint8_t>(Values::exponent(load<Word>(values, i)));
+    const Window window = choose_window(Distribution(found, count), count);
     code[0] = static_cast<std::uint8_t>(window.bits);
     code[1] = static_cast<std::uint8_t>(window.first);
-    std::uint8_t shortened[bytes_of_bits(value_block * most_bits) + bit_padding];
-    std::uint8_t others[value_block];
-    std::int64_t other_count = 0;
-    BitWriter writer(shortened);
+    std::uint8_t* at = code + block_header;
+    // The last byte of a wider store is one that follows: each value takes a bit or a byte behind the rests.
     for (std::int64_t i = 0; i < count; ++i) {
-        const int place = window.shorten(found[i]);
-        writer.put(static_cast<std::uint64_t>(place), window.bits);
-        others[other_count] = found[i];
-        other_count += place == 0 ? 1 : 0;
+        const auto rest = static_cast<typename Values::Rest>(Values::rest(load<Word>(values, i)));
+        std::memcpy(at + i * Values::rest_bytes, &rest, sizeof rest);
+    }
+    at += count * Values::rest_bytes;
+    if (window.bits == 0) {
+        std::memcpy(at, found, static_cast<std::size_t>(count));
+        return at + count;
+    }
+    std::uint8_t places[value_block + lanes] = {};
+    for (std::int64_t i = 0; i < count; ++i) places[i] = static_cast<std::uint8_t>(window.shorten(found[i]));
+    std::uint8_t row[value_block * most_bits / 8 + bit_padding];
+    for (std::int64_t i = 0; i < count; i += lanes) {
+        store64(row + i / lanes * window.bits, pack_lanes8(load64(places + i), window.bits));
     }
     const std::int64_t bytes = bytes_of_bits(count * window.bits);
-    std::memcpy(at, shortened, static_cast<std::size_t>(bytes));
-    std::memcpy(at + bytes, others, static_cast<std::size_t>(other_count));
-    return at + bytes + other_count;
+    std::memcpy(at, row, static_cast<std::size_t>(bytes));
+    at += bytes;
+    for_each_zero(places, count, [&](std::int64_t i) {
+        *at++ = found[i];
+        return true;
+    });
+    return at;
 }
 
 template <class Word>
@@ -102,24 +166,40 @@ ValueFault decode_block(const std::uint8_t*& at, const std::uint8_t* end, std::i
     using Values = Format<Word>;
     if (end - at < block_header) return ValueFault::truncated;
     const Window window{at[0], at[1]};
-    at += block_header;
     if (window.bits > most_bits) return ValueFault::width;
+    const std::uint8_t* rests = at + block_header;
     const std::int64_t bytes = bytes_of_bits(count * window.bits);
-    if (end - at < count * Values::rest_bytes + bytes) return ValueFault::truncated;
-    const std::uint8_t* rests = at;
-    at += count * Values::rest_bytes;
-    std::uint8_t shortened[bytes_of_bits(value_block * most_bits) + bit_padding] = {};
-    std::memcpy(shortened, at, static_cast<std::size_t>(bytes));
-    at += bytes;
-    BitReader reader(shortened);
+    if (end - at < block_header + count * Values::rest_bytes + bytes) return ValueFault::truncated;
+    at = rests + count * Values::rest_bytes;
+    std::uint8_t found[value_block];
+    if (window.bits == 0) {
+        if (end - at < count) return ValueFault::truncated;
+        std::memcpy(found, at, static_cast<std::size_t>(count));
+        at += count;
+    } else {
+        std::uint8_t row[value_block * most_bits / 8 + bit_padding];
+        std::memcpy(row, at, static_cast<std::size_t>(bytes));
+        at += bytes;
+        std::uint8_t places[value_block + lanes];
+        for (std::int64_t i = 0; i < count; i += lanes) {
+            store64(places + i, unpack_lanes8(load64(row + i / lanes * window.bits), window.bits));
+        }
+        std::uint8_t highest = 0;
+        for (std::int64_t i = 0; i < count; ++i) {
+            highest = std::max(highest, places[i]);
+            found[i] = static_cast<std::uint8_t>(window.first + places[i] - 1);
+        }
+        if (window.first + highest > exponents) return ValueFault::exponent;
+        const bool enough = for_each_zero(places, count, [&](std::int64_t i) {
+            if (at == end) return false;
+            found[i] = *at++;
+            return true;
+        });
+        if (!enough) return ValueFault::truncated;
+    }
+    // A wider load ends with a byte that follows, see above.
     for (std::int64_t i = 0; i < count; ++i) {
-        std::uint32_t rest = 0;
-        for (int byte = 0; byte < Values::rest_bytes; ++byte) rest |= static_cast<std::uint32_t>(*rests++) << 8 * byte;
-        const auto place = static_cast<int>(reader.get(window.bits));
-        if (place == 0 && at == end) return ValueFault::truncated;
-        const int exponent = place == 0 ? *at++ : window.first + place - 1;
-        if (exponent >= exponents) return ValueFault::exponent;
-        const Word value = Values::join(rest, exponent);
+        const Word value = Values::join(load<typename Values::Rest>(rests, i, Values::rest_bytes), found[i]);
         std::memcpy(values + i * sizeof(Word), &value, sizeof value);
     }
     return ValueFault::none;

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from taut.distributed import _segment, _shared_memory
 from taut.distributed._segment import OwnSegment, open_segment
 from taut.distributed._shared_memory import SWITCH, SharedMemory, join_near
-from taut.distributed._traffic import HEADER_BYTES
+from taut.distributed._traffic import HEADER_BYTES, parse_header
 from taut.errors import CommunicationError
 
 pytestmark = pytest.mark.skipif(
@@ -66,7 +66,12 @@ def message_of(rank: int, number: int, size: int) -> torch.Tensor:
 
 def swap(near: SharedMemory, message: torch.Tensor) -> dict[int, torch.Tensor]:
     taken: dict[int, torch.Tensor] = {}
-    near.exchange(message, lambda rank, content, lent: taken.update({rank: content.clone() if lent else content}))
+
+    def arrived(rank: int, room: torch.Tensor, lent: bool) -> None:
+        content = room[: HEADER_BYTES + parse_header(room)[0]]
+        taken[rank] = content.clone() if lent else content
+
+    near.exchange(message, arrived)
     return taken
 
 
@@ -118,7 +123,9 @@ def test_what_is_written_where_it_is_drafted_arrives_too() -> None:
         for rank, one in enumerate(near):
             draft = one.draft(HEADER_BYTES + 1000 * number)
             assert draft is not None
-            messages.append(draft.copy_(message_of(rank, number, 1000 * number)))
+            message = message_of(rank, number, 1000 * number)
+            draft[: len(message)] = message
+            messages.append(draft[: len(message)])
         found = swap_all(near, messages)
         assert all(torch.equal(found[rank][1 - rank], message_of(1 - rank, number, 1000 * number)) for rank in range(2))
     assert near[0].draft(_segment.ROOM + 1) is None

@@ -12,12 +12,13 @@ import torch
 import torch.distributed as dist
 
 from taut.distributed._shared_memory import SharedMemory, join_near
-from taut.distributed._traffic import HEADER_BYTES
+from taut.distributed._traffic import HEADER_BYTES, parse_header, write_header
 from taut.errors import CommunicationError
 
 _T = TypeVar("_T")
 _LEAST_ROOM = 2**16
 _FIRST_WINDOW = 2**14  # bytes that a connection sends before the first answer
+_MOST_ALONE = 2**17  # bytes up to which a message has ended before its connection has seen what was lost
 
 
 class Row(NamedTuple):
@@ -25,17 +26,18 @@ class Row(NamedTuple):
 
     Attributes:
         entries: how many.
-        content: the bytes.
-        lent: whether they are valid only until the exchange has ended.
+        message: (HEADER_BYTES + bytes or more,) uint8, which begins with the message.
+        lent: whether it is valid only until the exchange has ended.
     """
 
     entries: int
-    content: torch.Tensor
+    message: torch.Tensor
     lent: bool
 
-    def owned(self) -> torch.Tensor:
-        """The bytes, to be kept."""
-        return self.content.clone() if self.lent else self.content
+    @property
+    def content(self) -> torch.Tensor:
+        """The bytes behind the header."""
+        return self.message[HEADER_BYTES : HEADER_BYTES + parse_header(self.message)[0]]
 
 
 class Peers:
@@ -58,8 +60,8 @@ class Peers:
     def _group(self) -> dist.ProcessGroup | None:
         return self._shared()
 
-    def new_message(self, size: int, values: torch.Tensor, *, network: bool = False) -> torch.Tensor:
-        """(size,) uint8 for the message of the next exchange, on the device of its values."""
+    def room(self, size: int, values: torch.Tensor, *, network: bool = False) -> torch.Tensor:
+        """(size or more,) uint8 for the message of the next exchange, on the device of its values."""
         near = self._near if values.device.type == "cpu" and not network else None
         draft = near.draft(size) if near is not None else None
         return draft if draft is not None else values.new_empty(size, dtype=torch.uint8)
@@ -67,7 +69,6 @@ class Peers:
     def exchange(
         self,
         message: torch.Tensor,
-        entries: int,
         form: int,
         own: _T,
         take: Callable[[Row], _T],
@@ -78,9 +79,8 @@ class Peers:
         """Give a message to every rank; what the others give is taken as it arrives.
 
         Args:
-            message: (HEADER_BYTES + bytes,) uint8; the header is written here.
-            entries: in it.
-            form: of the entries; the same on all ranks.
+            message: (HEADER_BYTES + bytes,) uint8, with its header.
+            form: of the entries, as in the header; the same on all ranks.
             own: stands for this rank's in the result.
             take: what makes the result of each other rank's.
             describe: a form in words.
@@ -93,22 +93,20 @@ class Peers:
             CommunicationError: the forms differ, or a rank cannot be reached.
             Exception: what `take` has raised, once all messages have arrived.
         """
-        header = torch.tensor([message.numel() - HEADER_BYTES, entries, form], dtype=torch.int64)
-        message[:HEADER_BYTES].copy_(header.view(torch.uint8))
         taken = _Taken(self._rank, self._ranks, form, own, take)
         if not self._near_known and not network:
             limit = time_out(self._group, message.device) or dist.default_pg_timeout
             self._near = join_near(self._rank, self._tell, limit.total_seconds())
             self._near_known = True
         if self._near is not None and not network:
-            self._near.exchange(message, taken.whole)
+            self._near.exchange(message, taken)
         elif self._ranks > 1:
             self._send_all(message, taken)
         return taken.results(describe)
 
     def _tell(self, text: bytes) -> list[bytes]:
         message = torch.empty(HEADER_BYTES + len(text), dtype=torch.uint8)
-        message[:HEADER_BYTES].view(torch.int64)[:] = torch.tensor([len(text), 0, 0])
+        write_header(message, 0, 0)
         message[HEADER_BYTES:] = torch.tensor(list(text), dtype=torch.uint8)
         taken = _Taken(self._rank, self._ranks, 0, text, lambda row: bytes(row.content.tolist()))
         self._send_all(message, taken)
@@ -120,31 +118,24 @@ class Peers:
         if self._room is None:
             found = message.new_empty(self._ranks * HEADER_BYTES)
             dist.all_gather_single(found, header, group=self._group)
-            headers = list(found.split(HEADER_BYTES))
-            lengths = [parse_header(one)[0] for one in headers]
-            self._send(
-                message[HEADER_BYTES:], lengths, lambda rank, content: taken(rank, headers[rank], content, False)
-            )
+            self._send(message, [_size(one) for one in found.split(HEADER_BYTES)], taken)
             return
         room, own = self._room, message.numel()
         sizes = [0] * self._ranks
-        grown: dict[int, torch.Tensor] = {}
 
         def arrived(rank: int, row: torch.Tensor) -> None:
-            sizes[rank] = HEADER_BYTES + parse_header(row)[0]
-            if sizes[rank] > room[rank]:
-                grown[rank] = row
-            else:
-                taken.whole(rank, row[: sizes[rank]], False)
+            sizes[rank] = _size(row)
+            if sizes[rank] <= room[rank]:
+                taken(rank, row)
 
         fits = own <= room[self._rank]
         self._send(message if fits else header, room, arrived)
         sizes[self._rank] = own
         # Sender and receiver have seen the same messages, so that both come to the same room.
         self._room = [max(old, 2 * size) for old, size in zip(room, sizes, strict=True)]
-        if grown or not fits:
-            late = [(size - HEADER_BYTES) * (size > old) for size, old in zip(sizes, room, strict=True)]
-            self._send(message[HEADER_BYTES:], late, lambda rank, content: taken(rank, grown[rank], content, False))
+        late = [size if size > old else 0 for size, old in zip(sizes, room, strict=True)]
+        if any(late):
+            self._send(message, late, taken)
 
     def _send(self, tensor: torch.Tensor, rooms: Sequence[int], arrived: Callable[[int, torch.Tensor], None]) -> None:
         """Give a tensor to every other rank that has room; rooms: for the message of each rank, 0 for none."""
@@ -166,10 +157,11 @@ class Peers:
         receiving = {rank: dist.irecv(row, group=self._group, group_src=rank) for rank, row in received.items()}
         sending: list[dist.Work | None] = []
         for step, rank in enumerate(targets):
-            # Several at once make each other's packets wait, or be lost. All ranks send in the same steps, so that one
-            # message has arrived about when one has left.
+            # Several at once make each other's packets be lost, and what is lost at the end of a message is sent again
+            # only after a time-out. All ranks send in the same steps, so that one message has arrived about when one
+            # has left.
             before = (self._rank - step) % self._ranks
-            waits = before in receiving and tensor.numel() > _FIRST_WINDOW
+            waits = before in receiving and _FIRST_WINDOW < tensor.numel() <= _MOST_ALONE
             if waits:
                 _wait(receiving.pop(before))
             sending.append(dist.isend(tensor, group=self._group, group_dst=rank))
@@ -192,18 +184,14 @@ class _Taken(Generic[_T]):
         self._take = take
         self._error: Exception | None = None
 
-    def __call__(self, rank: int, header: torch.Tensor, content: torch.Tensor, lent: bool) -> None:
-        _, entries, self._forms[rank] = parse_header(header)
+    def __call__(self, rank: int, message: torch.Tensor, lent: bool = False) -> None:
+        _, entries, self._forms[rank] = parse_header(message)
         if self._forms[rank] != self._form or self._error is not None:
             return
         try:
-            self._results[rank] = self._take(Row(entries, content, lent))
+            self._results[rank] = self._take(Row(entries, message, lent))
         except Exception as error:  # the other messages have to be received first
             self._error = error
-
-    def whole(self, rank: int, message: torch.Tensor, lent: bool) -> None:
-        """Take a message with its header."""
-        self(rank, message, message[HEADER_BYTES:], lent)
 
     def results(self, describe: Callable[[int], str]) -> list[_T]:
         """By rank, once all have arrived."""
@@ -233,15 +221,14 @@ def peers_of(group: dist.ProcessGroup | None) -> Peers:
     return found
 
 
+def _size(message: torch.Tensor) -> int:
+    """Of a message that begins with this header."""
+    return HEADER_BYTES + parse_header(message)[0]
+
+
 def _wait(work: dist.Work | None) -> None:
     if work is not None:
         work.wait()
-
-
-def parse_header(row: torch.Tensor) -> tuple[int, int, int]:
-    """The bytes behind the header, the entries, and their form."""
-    length, count, form = row[:HEADER_BYTES].view(torch.int64).tolist()
-    return length, count, form
 
 
 def time_out(group: dist.ProcessGroup | None, device: torch.device) -> timedelta | None:

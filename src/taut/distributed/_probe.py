@@ -24,7 +24,6 @@ from taut.distributed._compressor import Compressor, Gradient, Memory
 from taut.distributed._local_ranks import LocalRanks
 from taut.distributed._profile import Profile
 from taut.distributed._step_time import EncodeCost
-from taut.distributed._traffic import HEADER_BYTES
 from taut.distributed._wire import Coding, gather_uneven, pack_entries, unpack_entries
 from taut.errors import ArgumentError, MeasurementError
 from taut.hardware import DRAWS, CollectiveTiming, LinkModel, fit_links, fit_times, measured_bandwidth
@@ -307,7 +306,7 @@ class _Echo:
         """The same entries many times; packing and unpacking them is the compressor's."""
         packed = pack_entries(indices, values, coding)
         with self._own_time():
-            rows = [packed[HEADER_BYTES:].clone() for _ in range(self.size)]
+            rows = [packed.clone() for _ in range(self.size)]
         return [unpack_entries(row, indices.numel(), values.dtype, coding) for row in rows]
 
     @contextmanager

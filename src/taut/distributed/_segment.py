@@ -35,6 +35,7 @@ class Segment:
 
     def __init__(self, descriptor: int) -> None:
         self._memory = torch.frombuffer(mmap.mmap(descriptor, _SIZE), dtype=torch.uint8)
+        self._slots = self._memory[_CONTROL_BYTES:].split(ROOM)
         self.signal = self._memory[:SIGNAL_BYTES].view(torch.int32)
         self._closed = self._memory[_CLOSED].view(torch.int32)
 
@@ -50,8 +51,7 @@ class Segment:
 
     def slot(self, number: int) -> torch.Tensor:
         """(ROOM,) uint8, where the message of this number is."""
-        start = _CONTROL_BYTES + number % 2 * ROOM
-        return self._memory[start : start + ROOM]
+        return self._slots[number % 2]
 
 
 class OwnSegment(Segment):
@@ -80,7 +80,7 @@ class OwnSegment(Segment):
         self.close = weakref.finalize(self, _close, self._closed, self.descriptor, os.getpid())
 
     def draft(self, size: int) -> torch.Tensor:
-        """(size,) uint8, at most ROOM, where `write` puts the next message; to be written there at once.
+        """(ROOM,) uint8, where `write` puts the next message, of so many bytes; to be written there at once.
 
         Every other rank has to have read the message before the last: it has if it has written as many as this one.
 
@@ -93,7 +93,7 @@ class OwnSegment(Segment):
             for slot in range(2):
                 os.posix_fallocate(self.descriptor, _CONTROL_BYTES + slot * ROOM, reserved)
             self._reserved = reserved
-        return self.slot(self._number + 1)[:size]
+        return self.slot(self._number + 1)
 
     def write(self, content: torch.Tensor) -> int:
         """Say that a message, (at most ROOM,) uint8, is there; returns its number.
@@ -101,9 +101,8 @@ class OwnSegment(Segment):
         Raises:
             OSError: there is no memory left.
         """
-        draft = self.draft(content.numel())
-        if content.data_ptr() != draft.data_ptr():
-            draft.copy_(content)
+        if content.data_ptr() != self.slot(self._number + 1).data_ptr():
+            self.draft(content.numel())[: content.numel()] = content
         self._number += 1
         raise_signal(self.signal, self._number)
         return self._number

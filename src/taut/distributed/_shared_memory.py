@@ -18,7 +18,7 @@ from typing import TypeAlias
 import torch
 
 from taut.distributed._segment import ROOM, OwnSegment, Segment, open_segment
-from taut.distributed._traffic import HEADER_BYTES
+from taut.distributed._traffic import HEADER_BYTES, parse_header
 from taut.errors import CommunicationError
 from taut.kernels import wait_for_signal
 from taut.stats import available_cores
@@ -27,7 +27,7 @@ SWITCH = "TAUT_SHARED_MEMORY"
 """The environment variable that keeps messages on the network if it is 0 on any rank."""
 
 Arrived: TypeAlias = Callable[[int, torch.Tensor, bool], None]
-"""Told the rank, its whole message, and whether that is lent: valid during the call only."""
+"""Told the rank, what begins with its whole message, and whether that is lent: valid during the call only."""
 
 _WAIT_SECONDS = 0.05  # between looks at whether the others live
 _SPIN_SECONDS = 50e-6
@@ -56,7 +56,7 @@ class SharedMemory:
         self._spin = _SPIN_SECONDS if len(others) < available_cores() else 0.0
 
     def draft(self, size: int) -> torch.Tensor | None:
-        """(size,) uint8 for the message of the next exchange, where it need not be copied; None if there is no room."""
+        """(ROOM,) uint8 for the message of the next exchange, where it need not be copied; None if it is too long."""
         if size > ROOM or not self._own.close.alive:
             return None
         try:
@@ -88,11 +88,11 @@ class SharedMemory:
     def _exchange(self, message: torch.Tensor, arrived: Arrived) -> None:
         parts = _parts(message.numel())
         long: dict[int, torch.Tensor] = {}
-        for rank, slot in self._swap(message[:ROOM]):
-            size = HEADER_BYTES + int(slot[:8].view(torch.int64).item())
+        for rank, slot in self._swap(message if parts == 1 else message[:ROOM]):
+            size = HEADER_BYTES + parse_header(slot)[0]
             parts = max(parts, _parts(size))
             if size <= ROOM:
-                arrived(rank, slot[:size], True)
+                arrived(rank, slot, True)
             else:
                 long[rank] = message.new_empty(size)
                 long[rank][:ROOM] = slot[:ROOM]

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from struct import Struct
 from typing import Literal, TypeAlias
+
+import torch
+
+from taut.kernels import MESSAGE_HEADER_BYTES, read_header
 
 Collective: TypeAlias = Literal["all_reduce", "all_gather", "all_to_all"]
 
 COUNT_BYTES = 8
-HEADER_BYTES = 24  # of an uneven message: its bytes, its entries, their form
+HEADER_BYTES = MESSAGE_HEADER_BYTES  # of an uneven message: the bytes behind it, the entries, their form
+
+_HEADER = Struct("<qqq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +55,17 @@ class Traffic:
 def sparse_gather(size: float) -> tuple[Message, Message]:
     """The messages of `Communicator.gather_sparse`: the counts, then the bytes of each rank's indices and values."""
     return Message("all_gather", HEADER_BYTES), Message("all_gather", size)
+
+
+def write_header(message: torch.Tensor, entries: int, form: int) -> None:
+    """Begin an uneven message, (HEADER_BYTES + bytes,) uint8."""
+    numbers = message.numel() - HEADER_BYTES, entries, form
+    if message.device.type == "cpu":
+        _HEADER.pack_into(message.numpy().data, 0, *numbers)
+    else:
+        message[:HEADER_BYTES] = torch.frombuffer(bytearray(_HEADER.pack(*numbers)), dtype=torch.uint8)
+
+
+def parse_header(message: torch.Tensor) -> tuple[int, int, int]:
+    """The bytes behind the header, the entries, and their form."""
+    return read_header(message if message.device.type == "cpu" else message[:HEADER_BYTES].cpu())

@@ -6,7 +6,6 @@ way. Here every rank gives its bytes straight to each of the others: over the ne
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable
 from functools import lru_cache
@@ -15,10 +14,10 @@ from typing import Literal, TypeAlias
 import torch
 import torch.distributed as dist
 
+from taut import kernels
 from taut.distributed._peers import Row, peers_of
-from taut.distributed._traffic import HEADER_BYTES
+from taut.distributed._traffic import HEADER_BYTES, parse_header, write_header
 from taut.errors import ArgumentError, CommunicationError
-from taut.kernels import decode_indices, decode_values, encode_indices, encode_values
 
 Coding: TypeAlias = Literal["plain", "compact"]
 """How entries travel: as they are, with int32 indices; or coded without loss, the indices by their differences (about
@@ -41,7 +40,6 @@ _BLOCK, _BLOCK_HEADER = 512, 4.0  # indices a block of their code; its header an
 _VALUE_TYPES = (torch.float32, torch.bfloat16, torch.float16)
 _CODED_VALUES = (torch.float32, torch.bfloat16)
 _SAVED_BITS = 6.0  # of the 8 of an exponent: 5.9 to 6.3 where the largest of real gradients and residuals are sent
-_LENGTH_BYTES = 8  # of the coded values, which stand before the indices
 
 
 def gather_uneven(
@@ -65,14 +63,15 @@ def gather_uneven(
         raise ArgumentError("tensor", f"{tensor.dtype} {tuple(tensor.shape)}", expected="(length,) real numbers")
     content = tensor.view(torch.uint8)
     peers = peers_of(group)
-    message = peers.new_message(HEADER_BYTES + content.numel(), content, network=network)
+    size, form = HEADER_BYTES + content.numel(), _DTYPES.index(tensor.dtype)
+    message = peers.room(size, content, network=network)[:size]
+    write_header(message, tensor.numel(), form)
     message[HEADER_BYTES:] = content
     return peers.exchange(
         message,
-        tensor.numel(),
-        _DTYPES.index(tensor.dtype),
+        form,
         tensor,
-        lambda row: row.owned().view(tensor.dtype),
+        lambda row: (row.content.clone() if row.lent else row.content).view(tensor.dtype),
         lambda form: str(_DTYPES[form]).removeprefix("torch."),
         network=network,
     )
@@ -108,45 +107,49 @@ def pack_for(
     group: dist.ProcessGroup | None, indices: torch.Tensor, values: torch.Tensor, coding: Coding
 ) -> torch.Tensor:
     """As `pack_entries`, for the next `gather_packed` of a group, which comes before any other use of it."""
-    return pack_entries(indices, values, coding, lambda size: peers_of(group).new_message(size, values))
+    return pack_entries(indices, values, coding, lambda size: peers_of(group).room(size, values))
 
 
 def pack_entries(
     indices: torch.Tensor,
     values: torch.Tensor,
     coding: Coding = "plain",
-    new_message: Callable[[int], torch.Tensor] | None = None,
+    new_room: Callable[[int], torch.Tensor] | None = None,
 ) -> torch.Tensor:
-    """The message of a rank in `gather_sparse`, (HEADER_BYTES + bytes,) uint8; the header is left to `gather_packed`.
+    """The message of a rank in `gather_sparse`, (HEADER_BYTES + bytes,) uint8.
 
     Args:
         indices: as there.
         values: as there.
         coding: as there.
-        new_message: gives the (bytes,) uint8 to write it to; by default new memory.
+        new_room: gives the (bytes or more,) uint8 to write it to; by default new memory.
 
     Raises:
         ArgumentError: the tensors do not fit together, or the coding is unknown.
     """
     _check(indices, values, coding)
-    if coding == "plain":
-        # Values first, since they may be of two bytes and int32 indices have to be aligned.
-        parts = [values, indices]
-    else:
-        places, coded = indices.cpu().contiguous(), values.detach().cpu().contiguous()
-        if coded.dtype in _CODED_VALUES:
-            coded = encode_values(coded)
-        length = (coded.numel() * coded.element_size()).to_bytes(_LENGTH_BYTES, "little")
-        parts = [torch.tensor(list(length), dtype=torch.uint8), coded, encode_indices(places, _MOST_ELEMENTS)]
-    ends = [HEADER_BYTES]
-    for part in parts:
-        ends.append(_aligned(ends[-1]) + part.numel() * part.element_size())
-    message = new_message(ends[-1]) if new_message is not None else values.new_empty(ends[-1], dtype=torch.uint8)
-    for part, (before, end) in zip(parts, itertools.pairwise(ends), strict=True):
-        start = _aligned(before)
-        if start > before:
-            message[before:start] = 0
-        message[start:end].view(part.dtype).copy_(part)
+    form = _form(values.dtype, coding)
+    new = new_room or (lambda size: values.new_empty(size, dtype=torch.uint8))
+    compact = coding == "compact"
+    bound = kernels.entry_message_bound(indices.numel(), values.dtype, compact=compact)
+    room = new(bound)
+    if room.device.type == "cpu":
+        size = kernels.pack_entries(
+            indices.contiguous(), values.contiguous(), room, compact=compact, length=_MOST_ELEMENTS, number=form
+        )
+        return room[:size]
+    if compact:
+        return pack_entries(indices.cpu(), values.cpu(), coding).to(room.device)
+    return _pack_plain(indices, values.detach(), room[:bound], form)
+
+
+def _pack_plain(indices: torch.Tensor, values: torch.Tensor, message: torch.Tensor, form: int) -> torch.Tensor:
+    """On the device of the message."""
+    write_header(message, indices.numel(), form)
+    split, start = HEADER_BYTES + values.numel() * values.itemsize, message.numel() - 4 * indices.numel()
+    message[HEADER_BYTES:split] = values.contiguous().view(torch.uint8)
+    message[split:start] = 0
+    message[start:] = indices.contiguous().view(torch.uint8)
     return message
 
 
@@ -159,43 +162,37 @@ def gather_packed(
     coding: Coding,
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """The sparse entries of all ranks, as `gather_sparse`, where this rank's are packed in a message already."""
-    form = _CODINGS.index(coding) * len(_VALUE_TYPES) + _VALUE_TYPES.index(values.dtype)
 
     def take(row: Row) -> tuple[torch.Tensor, torch.Tensor]:
-        content = row.owned() if coding == "plain" or values.dtype not in _CODED_VALUES else row.content
-        return unpack_entries(content, row.entries, values.dtype, coding)
+        return unpack_entries(row.message, row.entries, values.dtype, coding)
 
-    return peers_of(group).exchange(message, indices.numel(), form, (indices, values), take, _describe)
+    return peers_of(group).exchange(message, _form(values.dtype, coding), (indices, values), take, _describe)
 
 
 def unpack_entries(
-    packed: torch.Tensor, kept: int, dtype: torch.dtype, coding: Coding
+    message: torch.Tensor, kept: int, dtype: torch.dtype, coding: Coding
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Indices and values of a message that `pack_entries` has made, without its header: views where they can be.
+    """Indices and values of what begins with a message that `pack_entries` has made.
 
     Raises:
-        CommunicationError: it holds another number of indices than of values, or is too short.
-        KernelError: what is coded in it cannot be decoded.
+        KernelError: it is no such message.
+        CommunicationError: the same, of a plain one on a GPU.
     """
-    if coding == "plain":
-        split = kept * dtype.itemsize
-        found, theirs = packed[_aligned(split) :].view(torch.int32), packed[:split].view(dtype)
-    else:
-        length = int.from_bytes(bytes(packed[:_LENGTH_BYTES].tolist()), "little")
-        end = _LENGTH_BYTES + length
-        if end > packed.numel():
-            raise CommunicationError(f"{length} bytes of values have arrived in a message of {packed.numel()}")
-        coded = packed[_LENGTH_BYTES:end]
-        if dtype in _CODED_VALUES:
-            theirs = decode_values(coded.cpu(), kept, dtype).to(packed.device)
-        elif length == kept * dtype.itemsize:
-            theirs = coded.view(dtype)
-        else:
-            raise CommunicationError(f"{length} bytes have arrived with {kept} values")
-        found = decode_indices(packed[_aligned(end) :].cpu(), _MOST_ELEMENTS).to(packed.device)
-    if found.numel() != kept:
-        raise CommunicationError(f"{found.numel()} indices have arrived with {kept} values")
-    return found, theirs
+    if message.device.type == "cpu":
+        return kernels.unpack_entries(message, kept, dtype, compact=coding == "compact", length=_MOST_ELEMENTS)
+    if coding == "compact":
+        found = unpack_entries(message.cpu(), kept, dtype, coding)
+        return found[0].to(message.device), found[1].to(message.device)
+    return _unpack_plain(message, kept, dtype)
+
+
+def _unpack_plain(message: torch.Tensor, kept: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Views."""
+    end = kernels.entry_message_bound(kept, dtype, compact=False)
+    if end > message.numel() or parse_header(message)[0] != end - HEADER_BYTES:
+        raise CommunicationError(f"{parse_header(message)[0]} bytes have arrived for {kept} plain entries of {dtype}")
+    split = HEADER_BYTES + kept * dtype.itemsize
+    return message[end - 4 * kept : end].view(torch.int32), message[HEADER_BYTES:split].view(dtype)
 
 
 def sparse_bytes(kept: float, elements: float, dtype: torch.dtype, coding: Coding = "plain") -> float:
@@ -221,10 +218,6 @@ def coded_bits(share: float) -> float:
     return best + 8 * _BLOCK_HEADER / _BLOCK
 
 
-def _aligned(size: int) -> int:
-    return (size + 3) // 4 * 4
-
-
 def _check(indices: torch.Tensor, values: torch.Tensor, coding: str) -> None:
     if coding not in _CODINGS:
         raise ArgumentError("coding", coding, expected=" or ".join(_CODINGS))
@@ -236,6 +229,11 @@ def _check(indices: torch.Tensor, values: torch.Tensor, coding: str) -> None:
             f"{values.dtype} {tuple(values.shape)}",
             expected=f"({indices.numel()},) float32, bfloat16 or float16",
         )
+
+
+def _form(dtype: torch.dtype, coding: Coding) -> int:
+    """The number by which ranks see whether they agree."""
+    return _CODINGS.index(coding) * len(_VALUE_TYPES) + _VALUE_TYPES.index(dtype)
 
 
 def _describe(form: int) -> str:

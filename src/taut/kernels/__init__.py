@@ -10,6 +10,13 @@ from taut.kernels._convolution import (
     pack_vector_convolution,
     vector_convolution,
 )
+from taut.kernels._entry_messages import (
+    MESSAGE_HEADER_BYTES,
+    entry_message_bound,
+    pack_entries,
+    read_header,
+    unpack_entries,
+)
 from taut.kernels._gradient_codes import (
     QUANTISE_BLOCK,
     decode_indices,
@@ -50,6 +57,7 @@ from taut.kernels._vector_linear import pack_vector_linear, vector_linear
 __all__ = [
     "MAGNITUDE_BINS",
     "MAX_IN_FEATURES",
+    "MESSAGE_HEADER_BYTES",
     "QUANTISE_BLOCK",
     "SIGNAL_BYTES",
     "HandOver",
@@ -64,6 +72,7 @@ __all__ = [
     "dequantise_add",
     "encode_indices",
     "encode_values",
+    "entry_message_bound",
     "exceedance_moments",
     "force",
     "int8_convolution",
@@ -71,6 +80,7 @@ __all__ = [
     "measure_hand_over",
     "measure_peaks",
     "nms",
+    "pack_entries",
     "pack_int8_convolution",
     "pack_int8_linear",
     "pack_recurrent",
@@ -81,6 +91,7 @@ __all__ = [
     "pack_vector_linear",
     "quantise_stochastic",
     "raise_signal",
+    "read_header",
     "recurrent",
     "scatter_add",
     "select_above",
@@ -89,6 +100,7 @@ __all__ = [
     "triton_select_above",
     "triton_top_k",
     "triton_vector_linear",
+    "unpack_entries",
     "unpack_majority",
     "vector_convolution",
     "vector_linear",
