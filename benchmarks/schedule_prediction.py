@@ -4,7 +4,7 @@ A stage's prediction is what its groups take together on data of their own, befo
 time from the end of the stage before to its own end, in the program. The target is 10 % in the median, and 10 % of the
 total. On a host with other work the second core is missing now and then, and both figures mean nothing: a network is
 scheduled again, a few times at most, where two threads did not each have a core just before and just after, or where
-passing work between the cores took another time then: a virtual machine's cores may be moved apart meanwhile.
+passing work between the cores took another time on the way: a virtual machine's cores may be moved apart meanwhile.
 
     python -m benchmarks.schedule_prediction [--quick] [--only CASE...] [--graphs FOLDER] [--json FILE]
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +26,20 @@ from taut.stats import fingerprint, quietness
 
 WORKERS = 2
 TARGET = 0.1
-TRIES = 5
+TRIES = 8
 TOGETHER = 0.93  # of its rate alone that a thread keeps beside another
-AS_FAR = 1.5  # times as long that a round trip between cores may take at most from before to after
+AS_FAR = 1.5  # times as long as the shortest that a round trip between cores may take at most meanwhile
+LOOK_SECONDS = 0.5  # between looks at it
 
 
 def measure_together(name: str, graphs: str, budget: float) -> dict[str, Any]:
-    """One network scheduled while both cores were there, or the last try."""
+    """One network scheduled while both cores were there, and as near each other, or the last try."""
     row: dict[str, Any] = {}
     for attempt in range(1, TRIES + 1):
-        before = cores_together(WORKERS), round_trip()
+        share = cores_together(WORKERS)
         row = measure(name, graphs, budget)
-        shares, trips = zip(before, (cores_together(WORKERS), round_trip()), strict=True)
-        row |= {"tries": attempt, "cores_together": shares, "round_trips": trips}
-        if min(shares) >= TOGETHER and max(trips) <= AS_FAR * min(trips):
+        row |= {"tries": attempt, "cores_together": (share, cores_together(WORKERS))}
+        if min(row["cores_together"]) >= TOGETHER and max(row["round_trips"]) <= AS_FAR * min(row["round_trips"]):
             break
     return row
 
@@ -46,20 +47,29 @@ def measure_together(name: str, graphs: str, budget: float) -> dict[str, Any]:
 def measure(name: str, graphs: str, budget: float) -> dict[str, Any]:
     """One network scheduled."""
     module, shape = network(name, graphs)
-    report = schedule(module, (torch.randn(shape),), workers=WORKERS, budget=budget).schedule
+    trips, looked = [round_trip()], time.perf_counter()
+
+    def look(_doing: str, _share: float) -> None:
+        nonlocal looked
+        if time.perf_counter() - looked >= LOOK_SECONDS:
+            trips.append(round_trip())
+            looked = time.perf_counter()
+
+    report = schedule(module, (torch.randn(shape),), workers=WORKERS, budget=budget, progress=look).schedule
     document = report.to_dict()
     del document["timelines"]
     return {
         "case": name,
         "stage_error": report.stage_error,
         "total_error": report.predicted_total / report.measured_total - 1,
+        "round_trips": [*trips, round_trip()],
         **document,
     }
 
 
 def show(row: dict[str, Any]) -> None:
     """Print one network: its stages, then its programs."""
-    trips = ", ".join(f"{1e9 * trip:.0f}" for trip in row["round_trips"])
+    trips = f"{1e9 * min(row['round_trips']):.0f} to {1e9 * max(row['round_trips']):.0f}"
     together = ", ".join(f"{share:.0%}" for share in row["cores_together"])
     print(
         f"{row['case']}: kept {row['kept']}, bound {1e6 * row['bound']:.0f} us, gap {row['gap']:.0%}; "

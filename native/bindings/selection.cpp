@@ -282,29 +282,28 @@ EntryForm entry_form(int width, bool compact, bool coded_values) {
     return {width, compact, compact && coded_values};
 }
 
-// Values: float32, bfloat16, or the bytes of other floats of two bytes.
+// Values: float32, or bfloat16 in place of any float of two bytes.
 struct Values {
     std::uint8_t* data;
     std::int64_t count;
     EntryForm form;
 };
 
-Values read_values(nb::handle object, bool compact) {
+Values read_values(nb::handle object, bool compact, bool coded) {
     const TensorView view = view_tensor(object, "values");
-    if (view.dtype != DataType::float32 && view.dtype != DataType::bfloat16) view.require_dtype(DataType::uint8);
+    if (view.dtype != DataType::float32) view.require_dtype(DataType::bfloat16);
     view.require_contiguous();
-    auto* data = static_cast<std::uint8_t*>(view.data);
-    if (view.dtype == DataType::uint8) return {data, value_count(view, 2), {2, compact, false}};
-    return {data, view.elements(), {view.dtype == DataType::float32 ? 4 : 2, compact, compact}};
+    const int width = view.dtype == DataType::float32 ? 4 : 2;
+    return {static_cast<std::uint8_t*>(view.data), view.elements(), entry_form(width, compact, coded)};
 }
 
 std::int64_t run_entry_message_bound(std::int64_t count, int width, bool compact, bool coded_values) {
     return entry_message_bound(count, entry_form(width, compact, coded_values));
 }
 
-std::int64_t run_pack_entries(nb::handle indices_object, nb::handle values_object, bool compact, std::int64_t length,
-                              std::int64_t number, nb::handle out_object) {
-    const Values values = read_values(values_object, compact);
+std::int64_t run_pack_entries(nb::handle indices_object, nb::handle values_object, bool compact, bool coded_values,
+                              std::int64_t length, std::int64_t number, nb::handle out_object) {
+    const Values values = read_values(values_object, compact, coded_values);
     const auto* indices = read_sized<std::int32_t>(indices_object, "indices", DataType::int32, values.count, "values");
     const TensorView out = read_bytes(out_object, "out");
     const std::int64_t bound = entry_message_bound(values.count, values.form);
@@ -328,10 +327,10 @@ nb::tuple run_read_message_header(nb::handle message_object) {
     return nb::make_tuple(header.bytes, header.entries, header.number);
 }
 
-void run_unpack_entries(nb::handle message_object, bool compact, std::int64_t length, nb::handle indices_object,
-                        nb::handle values_object) {
+void run_unpack_entries(nb::handle message_object, bool compact, bool coded_values, std::int64_t length,
+                        nb::handle indices_object, nb::handle values_object) {
     const TensorView message = read_bytes(message_object, "message");
-    const Values values = read_values(values_object, compact);
+    const Values values = read_values(values_object, compact, coded_values);
     auto* indices = read_sized<std::int32_t>(indices_object, "indices", DataType::int32, values.count, "values");
     const nb::gil_scoped_release released;
     const EntryFault fault = unpack_entries(static_cast<const std::uint8_t*>(message.data), message.elements(), length,
@@ -373,10 +372,10 @@ void bind_selection(nb::module_& module) {
     module.def("entry_message_bound", &run_entry_message_bound, nb::arg("count"), nb::arg("width"), nb::arg("compact"),
                nb::arg("coded_values"));
     module.def("pack_entries", &run_pack_entries, nb::arg("indices").none(), nb::arg("values").none(), nb::arg("compact"),
-               nb::arg("length"), nb::arg("number"), nb::arg("out").none());
+               nb::arg("coded_values"), nb::arg("length"), nb::arg("number"), nb::arg("out").none());
     module.def("read_message_header", &run_read_message_header, nb::arg("message").none());
-    module.def("unpack_entries", &run_unpack_entries, nb::arg("message").none(), nb::arg("compact"), nb::arg("length"),
-               nb::arg("indices"), nb::arg("values"));
+    module.def("unpack_entries", &run_unpack_entries, nb::arg("message").none(), nb::arg("compact"),
+               nb::arg("coded_values"), nb::arg("length"), nb::arg("indices"), nb::arg("values"));
     module.attr("magnitude_bins") = magnitude_bins;
     module.attr("quantise_block") = quantise_block;
 }

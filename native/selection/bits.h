@@ -7,24 +7,23 @@
 
 namespace taut {
 
+// Words are rows of lanes, the lowest byte first.
+static_assert(std::endian::native == std::endian::little);
+
 inline std::uint64_t load64(const std::uint8_t* from) {
     std::uint64_t value;
     std::memcpy(&value, from, sizeof value);
-    if constexpr (std::endian::native == std::endian::big) value = __builtin_bswap64(value);
     return value;
 }
 
-inline void store64(std::uint8_t* to, std::uint64_t value) {
-    if constexpr (std::endian::native == std::endian::big) value = __builtin_bswap64(value);
-    std::memcpy(to, &value, sizeof value);
-}
+inline void store64(std::uint8_t* to, std::uint64_t value) { std::memcpy(to, &value, sizeof value); }
 
 // Bytes that may be read or written beyond the end.
 inline constexpr std::int64_t bit_padding = 8;
 
 inline constexpr std::int64_t bytes_of_bits(std::int64_t bits) { return (bits + 7) / 8; }
 
-// Takes at most 57 bits at once.
+// Takes at most 56 bits at once.
 class BitWriter {
    public:
     explicit BitWriter(std::uint8_t* to) : to_(to) {}
@@ -46,7 +45,8 @@ class BitWriter {
     int filled_ = 0;
 };
 
-// The low bits of the four 16-bit lanes of a word, at most 16 of each, in a row; what is above them is 0 on both sides.
+// The low bits of the four 16-bit lanes of a word, at most 16 of each, in a row, and back. Nothing is above them in a lane;
+// what is above the row does not count.
 inline std::uint64_t pack_lanes16(std::uint64_t lanes, int bits) {
     constexpr std::uint64_t even = 0x0000ffff0000ffff;
     const std::uint64_t pairs = (lanes & even) | (lanes >> (16 - bits) & even << bits);

@@ -16,7 +16,7 @@ constexpr std::int64_t most_unary = index_block * 4 / 8;
 
 constexpr int unary_run = 8;
 constexpr std::int64_t lanes = 4;  // that a word takes in
-constexpr int lane_bits = 14;      // so that four lanes are at most 57 bits
+constexpr int lane_bits = 14;      // so that four lanes are at most 56 bits
 
 // The parameter with the shortest code, near the logarithm of the mean gap; `total` is all gaps together, below 2^31.
 int choose_bits(const std::uint32_t* gaps, std::int64_t count, std::uint32_t total) {

@@ -179,6 +179,7 @@ ValueFault decode_block(const std::uint8_t*& at, const std::uint8_t* end, std::i
     } else {
         std::uint8_t row[value_block * most_bits / 8 + bit_padding];
         std::memcpy(row, at, static_cast<std::size_t>(bytes));
+        store64(row + bytes, 0);
         at += bytes;
         std::uint8_t places[value_block + lanes];
         for (std::int64_t i = 0; i < count; i += lanes) {

@@ -100,13 +100,21 @@ def test_damaged_messages_are_refused_or_decoded(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("coding", ["plain", "compact"])
-def test_any_layout_is_packed(coding: Coding) -> None:
-    values = torch.randn(10, requires_grad=True)
-    indices = torch.arange(10, dtype=torch.int32)
-    message = pack_entries(indices[::2], values[::2], coding)
-    found = unpack_entries(message, 5, torch.float32, coding)
-    assert torch.equal(found[0], indices[::2])
-    assert torch.equal(found[1], values[::2])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float16])
+@pytest.mark.parametrize("kept", [0, 1, 5])
+def test_any_layout_is_packed(kept: int, dtype: torch.dtype, coding: Coding) -> None:
+    values = torch.randn(2 * kept, requires_grad=True).to(dtype)[::2]
+    indices = torch.arange(2 * kept, dtype=torch.int32)[::2]
+    found = unpack_entries(pack_entries(indices, values, coding), kept, dtype, coding)
+    assert torch.equal(found[0], indices)
+    assert torch.equal(found[1], values)
+
+
+@pytest.mark.parametrize("coding", ["plain", "compact"])
+def test_values_that_are_negated_when_they_are_read_keep_their_signs(coding: Coding) -> None:
+    values = torch.tensor([1 + 2j]).conj().imag
+    found = unpack_entries(pack_entries(torch.zeros(1, dtype=torch.int32), values, coding), 1, torch.float32, coding)
+    assert found[1].tolist() == [-2.0]
 
 
 @pytest.mark.parametrize("kept", [0, 1, 1001])
@@ -119,7 +127,7 @@ def test_plain_entries_on_a_device_have_the_message_of_those_on_the_host(dtype: 
     for found, expected in zip(_wire._unpack_plain(there, kept, dtype), given, strict=True):
         assert torch.equal(found, expected)
     for wrong in (torch.cat([message[:8] + 4, message[8:]]), torch.cat([message[:8] + 4, message[8:], message[:4]])):
-        with pytest.raises(CommunicationError, match="have arrived"):
+        with pytest.raises(KernelError, match="have arrived"):
             _wire._unpack_plain(wrong, kept, dtype)
 
 

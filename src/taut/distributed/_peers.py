@@ -118,7 +118,7 @@ class Peers:
         if self._room is None:
             found = message.new_empty(self._ranks * HEADER_BYTES)
             dist.all_gather_single(found, header, group=self._group)
-            self._send(message, [_size(one) for one in found.split(HEADER_BYTES)], taken)
+            self._send(message, [_size(one) for one in found.cpu().split(HEADER_BYTES)], taken)
             return
         room, own = self._room, message.numel()
         sizes = [0] * self._ranks

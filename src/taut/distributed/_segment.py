@@ -89,7 +89,7 @@ class OwnSegment(Segment):
         """
         if size > self._reserved:
             # Memory that runs out later would end this process, instead of being an error.
-            reserved = min(ROOM, max(2 * size, _LEAST_RESERVED))
+            reserved = min(ROOM, max(size, _LEAST_RESERVED))
             for slot in range(2):
                 os.posix_fallocate(self.descriptor, _CONTROL_BYTES + slot * ROOM, reserved)
             self._reserved = reserved

@@ -15,7 +15,7 @@ Collective: TypeAlias = Literal["all_reduce", "all_gather", "all_to_all"]
 COUNT_BYTES = 8
 HEADER_BYTES = MESSAGE_HEADER_BYTES  # of an uneven message: the bytes behind it, the entries, their form
 
-_HEADER = Struct("<qqq")
+_HEADER = Struct("<qqq")  # as kernels write it
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from taut import kernels
 from taut.distributed._peers import Row, peers_of
 from taut.distributed._traffic import HEADER_BYTES, parse_header, write_header
-from taut.errors import ArgumentError, CommunicationError
+from taut.errors import ArgumentError, KernelError
 
 Coding: TypeAlias = Literal["plain", "compact"]
 """How entries travel: as they are, with int32 indices; or coded without loss, the indices by their differences (about
@@ -98,7 +98,7 @@ def gather_sparse(
     Raises:
         ArgumentError: the tensors do not fit together, or the coding is unknown.
         CommunicationError: ranks disagree on the coding or the dtype of values.
-        KernelError: coded entries that have arrived cannot be decoded.
+        KernelError: what has arrived is no message of entries.
     """
     return gather_packed(pack_for(group, indices, values, coding), indices, values, group, coding=coding)
 
@@ -129,27 +129,25 @@ def pack_entries(
     """
     _check(indices, values, coding)
     form = _form(values.dtype, coding)
-    new = new_room or (lambda size: values.new_empty(size, dtype=torch.uint8))
     compact = coding == "compact"
+    if compact and values.device.type != "cpu":
+        return pack_entries(indices.cpu(), values.cpu(), coding).to(values.device)
     bound = kernels.entry_message_bound(indices.numel(), values.dtype, compact=compact)
-    room = new(bound)
-    if room.device.type == "cpu":
-        size = kernels.pack_entries(
-            indices.contiguous(), values.contiguous(), room, compact=compact, length=_MOST_ELEMENTS, number=form
-        )
-        return room[:size]
-    if compact:
-        return pack_entries(indices.cpu(), values.cpu(), coding).to(room.device)
-    return _pack_plain(indices, values.detach(), room[:bound], form)
+    room = new_room(bound) if new_room is not None else values.new_empty(bound, dtype=torch.uint8)
+    if values.device.type != "cpu":
+        return _pack_plain(indices, values.detach(), room[:bound], form)
+    places, given = indices.contiguous(), values.resolve_neg().contiguous()
+    size = kernels.pack_entries(places, given, room, compact=compact, length=_MOST_ELEMENTS, number=form)
+    return room[:size]
 
 
 def _pack_plain(indices: torch.Tensor, values: torch.Tensor, message: torch.Tensor, form: int) -> torch.Tensor:
     """On the device of the message."""
     write_header(message, indices.numel(), form)
     split, start = HEADER_BYTES + values.numel() * values.itemsize, message.numel() - 4 * indices.numel()
-    message[HEADER_BYTES:split] = values.contiguous().view(torch.uint8)
+    message[HEADER_BYTES:split].view(values.dtype).copy_(values)
     message[split:start] = 0
-    message[start:] = indices.contiguous().view(torch.uint8)
+    message[start:].view(torch.int32).copy_(indices)
     return message
 
 
@@ -176,7 +174,6 @@ def unpack_entries(
 
     Raises:
         KernelError: it is no such message.
-        CommunicationError: the same, of a plain one on a GPU.
     """
     if message.device.type == "cpu":
         return kernels.unpack_entries(message, kept, dtype, compact=coding == "compact", length=_MOST_ELEMENTS)
@@ -190,7 +187,7 @@ def _unpack_plain(message: torch.Tensor, kept: int, dtype: torch.dtype) -> tuple
     """Views."""
     end = kernels.entry_message_bound(kept, dtype, compact=False)
     if end > message.numel() or parse_header(message)[0] != end - HEADER_BYTES:
-        raise CommunicationError(f"{parse_header(message)[0]} bytes have arrived for {kept} plain entries of {dtype}")
+        raise KernelError(f"{parse_header(message)[0]} bytes have arrived for {kept} plain entries of {dtype}")
     split = HEADER_BYTES + kept * dtype.itemsize
     return message[end - 4 * kept : end].view(torch.int32), message[HEADER_BYTES:split].view(dtype)
 

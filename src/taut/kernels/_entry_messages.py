@@ -50,7 +50,8 @@ def pack_entries(indices: Tensor, values: Tensor, out: Tensor, *, compact: bool,
         KernelError: an argument is not as above.
     """
     _check_length(length)
-    return _native.pack_entries(indices, _readable("values", values), compact, length, number, out)
+    _, coded = _describe("values", values.dtype)
+    return _native.pack_entries(indices, _readable(values), compact, coded, length, number, out)
 
 
 def read_header(message: Tensor) -> tuple[int, int, int]:
@@ -88,9 +89,9 @@ def unpack_entries(
     # An entry takes a byte and more.
     if not isinstance(count, int) or not 0 <= count <= message.numel():
         raise KernelError(f"count: got {count!r}", expected=f"an integer from 0 to {message.numel()}, the bytes")
-    _describe("dtype", dtype)
+    _, coded = _describe("dtype", dtype)
     indices, values = message.new_empty(count, dtype=torch.int32), message.new_empty(count, dtype=dtype)
-    _native.unpack_entries(message, compact, length, indices, _readable("values", values))
+    _native.unpack_entries(message, compact, coded, length, indices, _readable(values))
     return indices, values
 
 
@@ -100,14 +101,9 @@ def _describe(name: str, dtype: torch.dtype) -> tuple[int, bool]:
     return _DTYPES[dtype]
 
 
-def _readable(name: str, values: Tensor) -> Tensor:
-    """Values that have a code as they are, others as bytes."""
-    _, coded = _describe(name, values.dtype)
-    if coded:
-        return values
-    if not values.is_contiguous():
-        raise KernelError(f"{name}: has strides {values.stride()}", expected="contiguous")
-    return values.view(torch.uint8)
+def _readable(values: Tensor) -> Tensor:
+    """The same bits in a dtype that the kernels know."""
+    return values.view(torch.bfloat16) if values.dtype == torch.float16 else values
 
 
 def _check_length(length: int) -> None:

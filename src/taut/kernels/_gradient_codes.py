@@ -193,7 +193,10 @@ def encode_values(values: Tensor) -> Tensor:
     """
     _check(values=values)
     _check_coded("values", values.dtype)
-    _check_row("values", values)
+    if values.ndim != 1 or not values.is_contiguous():
+        raise KernelError(
+            f"values: has shape {tuple(values.shape)} and strides {values.stride()}", expected="(entries,), contiguous"
+        )
     return torch.ops.taut.encode_values.default(values)
 
 
@@ -213,21 +216,9 @@ def decode_values(encoded: Tensor, count: int, dtype: torch.dtype) -> Tensor:
     """
     _check(encoded=encoded)
     _check_coded("dtype", dtype)
-    _check_count(count, encoded)
-    return torch.ops.taut.decode_values.default(encoded, count, dtype)
-
-
-def _check_row(name: str, tensor: Tensor) -> None:
-    if tensor.ndim != 1 or not tensor.is_contiguous():
-        raise KernelError(
-            f"{name}: has shape {tuple(tensor.shape)} and strides {tensor.stride()}", expected="(entries,), contiguous"
-        )
-
-
-def _check_count(count: int, encoded: Tensor) -> None:
-    # An entry takes a byte and more.
-    if not isinstance(count, int) or not 0 <= count <= encoded.numel():
+    if not isinstance(count, int) or not 0 <= count <= encoded.numel():  # a value takes a byte and more
         raise KernelError(f"count: got {count!r}", expected=f"an integer from 0 to {encoded.numel()}, the bytes")
+    return torch.ops.taut.decode_values.default(encoded, count, dtype)
 
 
 def _check_coded(name: str, dtype: torch.dtype) -> None:

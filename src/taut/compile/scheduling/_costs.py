@@ -29,14 +29,17 @@ _FEWEST, _MOST = 4, 40
 _LONGEST = 0.3
 """Seconds to look for blocks in which every thread has a core."""
 _AGREEMENT = 1.02
+_LINE = 16  # elements of at most 4 bytes that share a line of the cache, or more
 
 
 class StageCosts:
     """What stages cost, measured once each.
 
     A stage is repeated on copies of its data, so that weights come from the level of the cache where they lie in the
-    whole program and a barrier is paid for each. The figure is the least of a few
-    blocks in which every thread had a core, more where they disagree.
+    whole program and a barrier is paid for each. Where several workers take part, each has just written its share of
+    what the stage reads, as in a program: data that comes from another core costs most where cores are far apart. What
+    the writing takes alone is subtracted. The figure is the least of a few blocks in which every thread had a core,
+    more where they disagree.
 
     Args:
         lowered: a sequential program with static sizes.
@@ -114,16 +117,22 @@ class StageCosts:
 
     def _measure(self, stages: Sequence[Groups]) -> float | None:
         copies = self._copies(stages)
-        lowered, schedule = _alone(self._lowered, stages, copies, self.workers)
-        session = self.kernels.session(apply_schedule(lowered, schedule))
-        threads = threads_of(schedule)
-        timed = TimedSession(session, (), threads)
+        threads = threads_of(Stages(tuple(stages), self.workers))
+        made = _alone(self._lowered, stages, copies, self.workers, written=threads > 1)
+        workers = self.workers if threads > 1 else 1
+        timed = [TimedSession(self.kernels.session(apply_schedule(*one)), (), workers) for one in made]
         end = time.perf_counter() + _LONGEST
         for _ in range(_MOST):
-            timed.time()
-            if (len(timed.undisturbed) >= _FEWEST and _agree(timed.undisturbed)) or time.perf_counter() > end:
+            for one in timed:
+                one.time()
+            enough = all(len(one.undisturbed) >= _FEWEST and _agree(one.undisturbed) for one in timed)
+            if enough or time.perf_counter() > end:
                 break
-        return min(timed.times()) / copies if timed.undisturbed or threads == 1 else None
+        if threads > 1 and not all(one.undisturbed for one in timed):
+            return None
+        whole, *writing = (min(one.times()) for one in timed)
+        seconds = (whole - sum(writing)) / copies
+        return seconds if seconds > 0 else None
 
     def _copies(self, stages: Sequence[Groups]) -> int:
         block = self._lowered.blocks[0]
@@ -167,38 +176,96 @@ def _step(item: Item) -> int:
     return item.step if isinstance(item, Part) else item
 
 
-def _alone(lowered: Lowered, stages: Sequence[Groups], copies: int, workers: int) -> tuple[Lowered, Stages]:
-    """A program without arguments that runs copies of stages one after the other, and its schedule."""
+def _alone(
+    lowered: Lowered, stages: Sequence[Groups], copies: int, workers: int, *, written: bool
+) -> list[tuple[Lowered, Stages]]:
+    """A program without arguments that runs copies of stages one after the other, and its schedule.
+
+    Args:
+        lowered: the program of the stages.
+        stages: of it.
+        copies: how many.
+        workers: threads.
+        written: whether all workers write what the stages read before each copy; otherwise that is constant. A second
+            program then does nothing but that, unless the stages read nothing.
+    """
     block = lowered.blocks[0]
     steps = sorted({_step(item) for stage in stages for group in stage for item in group})
     place = {step: number for number, step in enumerate(steps)}
-    written = {buffer for step in steps for buffer, (_, writes) in accesses(block.steps[step]) if writes}
-    made: list[KernelStep | CopyStep] = []
-    repeated: list[Groups] = []
+    outputs = {buffer for step in steps for buffer, (_, writes) in accesses(block.steps[step]) if writes}
+    whole, writing = _Repeated(workers), _Repeated(workers)
+    sources: dict[Buffer, Buffer] = {}
     for copy in range(copies):
-        moved = _Moved(written, fresh=copy > 0)
-        made += [moved.step(block.steps[step]) for step in steps]  # pyright: ignore[reportArgumentType]
-        first = copy * len(steps)
+        moved = _Moved(outputs, sources if written else None, fresh=copy > 0)
+        own = [moved.step(block.steps[step]) for step in steps]  # pyright: ignore[reportArgumentType]
+        for repeated in (whole, writing):
+            repeated.add_writing(moved.read)
+        whole.add(own, stages, place)
+    return [one.program(lowered) for one in (whole, writing) if one.steps]
 
-        def renamed(item: Item, first: int = first) -> Item:
+
+class _Repeated:
+    """Steps and stages of a program that is put together."""
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self.steps: list[KernelStep | CopyStep] = []
+        self._stages: list[Groups] = []
+
+    def add_writing(self, read: Mapping[Buffer, Buffer]) -> None:
+        """A stage in which each worker copies its share of every source to its target."""
+        groups = []
+        for worker in range(self._workers):
+            shares = (_share(source, target, worker, self._workers) for target, source in read.items())
+            own = [share for share in shares if share is not None]
+            if own:
+                groups.append(tuple(range(len(self.steps), len(self.steps) + len(own))))
+                self.steps += own
+        if groups:
+            self._stages.append(tuple(groups))
+
+    def add(self, steps: Sequence[KernelStep | CopyStep], stages: Sequence[Groups], place: Mapping[int, int]) -> None:
+        """Stages with steps of their own; `place` has where among these each is."""
+        first = len(self.steps)
+        self.steps += steps
+
+        def renamed(item: Item) -> Item:
             if isinstance(item, Part):
                 return item._replace(step=first + place[item.step])
             return first + place[item]
 
-        repeated += [tuple(tuple(map(renamed, group)) for group in stage) for stage in stages]
-    alone = Block("stage", (), tuple(made), (), ())
-    graph = dataclasses.replace(lowered.graph, inputs=(), outputs=(), guards=(), symbols={})
-    part = dataclasses.replace(lowered, graph=graph, blocks=(alone,), plans=(lowered.plans[0],))
-    return part, Stages(tuple(repeated), workers)
+        self._stages += [tuple(tuple(map(renamed, group)) for group in stage) for stage in stages]
+
+    def program(self, lowered: Lowered) -> tuple[Lowered, Stages]:
+        """With its schedule."""
+        alone = Block("stage", (), tuple(self.steps), (), ())
+        graph = dataclasses.replace(lowered.graph, inputs=(), outputs=(), guards=(), symbols={})
+        part = dataclasses.replace(lowered, graph=graph, blocks=(alone,), plans=(lowered.plans[0],))
+        return part, Stages(tuple(self._stages), self._workers)
+
+
+def _share(source: Buffer, target: Buffer, worker: int, workers: int) -> CopyStep | None:
+    """The copy of a worker's share of a buffer, in whole lines of the cache, if it has any."""
+    elements = int(source.elements)
+    start, end = (elements * one // workers // _LINE * _LINE for one in (worker, worker + 1))
+    size = (elements if worker == workers - 1 else end) - start
+    return CopyStep(View(source, (size,), (1,), start), View(target, (size,), (1,), start)) if size else None
 
 
 class _Moved:
-    """Steps on buffers of their own; `fresh` ones copy constants, and whatever else is read becomes a constant."""
+    """Steps on buffers of their own; `fresh` ones copy constants.
 
-    def __init__(self, written: set[Buffer], *, fresh: bool) -> None:
+    Attributes:
+        read: what the steps read of others, with the constants to copy to it; those are shared through `sources`. Where
+            that is None they read constants.
+    """
+
+    def __init__(self, written: set[Buffer], sources: dict[Buffer, Buffer] | None, *, fresh: bool) -> None:
         self._written = written
+        self._sources = sources
         self._fresh = fresh
         self._buffers: dict[Buffer, Buffer] = {}
+        self.read: dict[Buffer, Buffer] = {}
 
     def step(self, step: KernelStep | CopyStep) -> KernelStep | CopyStep:
         if isinstance(step, CopyStep):
@@ -217,7 +284,17 @@ class _Moved:
             return Buffer("constant", old.dtype, old.elements, constant, old.name)
         if old in self._written:
             return Buffer("arena", old.dtype, old.elements, name=old.name)
-        size = int(old.elements)
-        random = old.dtype.is_floating_point
-        values = torch.randn(size).to(old.dtype) if random else torch.zeros(size, dtype=old.dtype)
-        return Buffer("constant", old.dtype, old.elements, values, old.name)
+        if self._sources is None:
+            return _random(old)
+        if old not in self._sources:
+            self._sources[old] = _random(old)
+        target = Buffer("arena", old.dtype, old.elements, name=old.name)
+        self.read[target] = self._sources[old]
+        return target
+
+
+def _random(old: Buffer) -> Buffer:
+    """A constant in place of what the program computes."""
+    size = int(old.elements)
+    values = torch.randn(size).to(old.dtype) if old.dtype.is_floating_point else torch.zeros(size, dtype=old.dtype)
+    return Buffer("constant", old.dtype, old.elements, values, old.name)
