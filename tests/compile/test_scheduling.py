@@ -7,6 +7,7 @@ import itertools
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ from taut.compile._parallel import Part, Queues, Stages, apply_schedule, schedul
 from taut.compile._split import can_split
 from taut.compile.interop import Stages as StageBatch
 from taut.compile.interop import search
-from taut.compile.scheduling import chrome_trace, merge_convolutions, mergeable, render_schedule, summary
+from taut.compile.scheduling import _schedule, chrome_trace, merge_convolutions, mergeable, render_schedule, summary
 from taut.compile.scheduling._candidates import barrier_free, bound, predicted
 from taut.compile.scheduling._costs import StageCosts, split_stages
 from taut.compile.scheduling._kernels import Kernels
@@ -253,6 +254,26 @@ def test_an_interrupt_keeps_what_was_measured(compiled: CompiledModel, during: s
     assert result.schedule.kept == "sequential"
     assert result.schedule.stages
     assert torch.equal(result(X), compiled(X))
+
+
+def test_an_interrupt_while_the_report_is_made_keeps_the_choice(
+    compiled: CompiledModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spans, asked = _schedule.spans_of, []
+
+    def stop(*given: Any) -> object:
+        asked.append(given)
+        if len(asked) == 1:
+            raise KeyboardInterrupt
+        return spans(*given)
+
+    monkeypatch.setattr(_schedule, "spans_of", stop)
+    with pytest.raises(Interrupted, match="after the choice") as caught:
+        schedule(compiled, (X,), budget=1)
+    result = caught.value.result
+    assert isinstance(result, ScheduledModel)
+    assert result.schedule.verdict is not None
+    assert torch.allclose(result(X), compiled(X), atol=1e-5)
 
 
 def test_an_interrupt_before_anything_was_measured_says_so(compiled: CompiledModel) -> None:

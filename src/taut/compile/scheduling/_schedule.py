@@ -183,6 +183,7 @@ class _Job:
         self._candidates: list[Candidate] = []
         self._measured: dict[str, Measured] = {}  # by the name of the candidate
         self._plan: StagePlan | None = None
+        self._choice: Choice | None = None
         self._staged: Candidate | None = None
         self._report = compiled.report
 
@@ -191,18 +192,22 @@ class _Job:
         try:
             self._search()
             self._say(_COMPARING, 0.0)
-            choice = choose(
+            self._choice = choose(
                 self._candidates,
                 self._inputs,
                 max(min(self._left(1.0), _LONGEST_CHOICE), _SHORTEST_CHOICE * self._budget),
                 lambda share: self._say(_COMPARING, share),
             )
+            return self._outcome(self._choice)
         except KeyboardInterrupt as interrupt:
             raise self._interrupted() from interrupt
-        return self._outcome(choice)
 
     def _interrupted(self) -> Interrupted:
-        """What is said after Ctrl-C, with the sequential program and the best stages by what was measured so far."""
+        """What is said after Ctrl-C, with what was chosen, or the sequential program and the best stages so far."""
+        if self._choice is not None:
+            error = Interrupted("stopped after the choice, while the report was made")
+            error.result = self._outcome(self._choice)
+            return error
         if not self._candidates:
             return Interrupted("stopped before the steps of the program were measured")
         if self._plan is None:
