@@ -317,12 +317,22 @@ std::int64_t run_pack_entries(nb::handle indices_object, nb::handle values_objec
     return pack_entries(indices, values.data, values.count, values.form, number, message);
 }
 
-nb::tuple run_read_message_header(nb::handle message_object) {
-    const TensorView message = read_bytes(message_object, "message");
+TensorView read_message(nb::handle object) {
+    const TensorView message = read_bytes(object, "message");
     if (message.elements() < message_header) {
         throw KernelError("message: has " + std::to_string(message.elements()) + " bytes",
                           std::to_string(message_header) + " or more", "pass a message with its header");
     }
+    return message;
+}
+
+void run_write_message_header(nb::handle message_object, std::int64_t size, std::int64_t entries, std::int64_t number) {
+    const TensorView message = read_message(message_object);
+    write_header({size, entries, number}, static_cast<std::uint8_t*>(message.data));
+}
+
+nb::tuple run_read_message_header(nb::handle message_object) {
+    const TensorView message = read_message(message_object);
     const MessageHeader header = read_header(static_cast<const std::uint8_t*>(message.data));
     return nb::make_tuple(header.bytes, header.entries, header.number);
 }
@@ -373,6 +383,8 @@ void bind_selection(nb::module_& module) {
                nb::arg("coded_values"));
     module.def("pack_entries", &run_pack_entries, nb::arg("indices").none(), nb::arg("values").none(), nb::arg("compact"),
                nb::arg("coded_values"), nb::arg("length"), nb::arg("number"), nb::arg("out").none());
+    module.def("write_message_header", &run_write_message_header, nb::arg("message").none(), nb::arg("size"),
+               nb::arg("entries"), nb::arg("number"));
     module.def("read_message_header", &run_read_message_header, nb::arg("message").none());
     module.def("unpack_entries", &run_unpack_entries, nb::arg("message").none(), nb::arg("compact"),
                nb::arg("coded_values"), nb::arg("length"), nb::arg("indices"), nb::arg("values"));

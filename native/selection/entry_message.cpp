@@ -79,10 +79,14 @@ std::int64_t pack_entries(const std::int32_t* indices, const std::uint8_t* value
     std::uint8_t* begin = message + message_header;
     const std::uint8_t* end = form.compact ? pack_compact(indices, values, count, form, begin)
                                            : pack_plain(indices, values, count, form.width, begin);
-    store(message, end - begin);
-    store(message + number_bytes, count);
-    store(message + 2 * number_bytes, number);
+    write_header({end - begin, count, number}, message);
     return end - message;
+}
+
+void write_header(MessageHeader header, std::uint8_t* message) {
+    store(message, header.bytes);
+    store(message + number_bytes, header.entries);
+    store(message + 2 * number_bytes, header.number);
 }
 
 MessageHeader read_header(const std::uint8_t* message) {

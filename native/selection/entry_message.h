@@ -37,6 +37,8 @@ struct MessageHeader {
     std::int64_t bytes, entries, number;
 };
 
+void write_header(MessageHeader header, std::uint8_t* message);
+
 // The header at the beginning of `message_header` bytes, as it is.
 MessageHeader read_header(const std::uint8_t* message);
 

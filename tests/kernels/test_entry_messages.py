@@ -14,6 +14,7 @@ from taut.kernels import (
     pack_entries,
     read_header,
     unpack_entries,
+    write_header,
 )
 
 DTYPES = [torch.bfloat16, torch.float32, torch.float16]
@@ -154,6 +155,8 @@ def test_arguments_that_do_not_fit_are_refused() -> None:
         (lambda: unpack(out.float(), 1, torch.float32, compact=True), "message"),
         (lambda: unpack_entries(out, 1, torch.float32, compact=True, length=2**31), "length: got"),
         (lambda: read_header(out[:23]), "message: has 23 bytes"),
+        (lambda: write_header(out[:23], 0, 0, 0), "message: has 23 bytes"),
+        (lambda: write_header(out.float(), 0, 0, 0), "message"),
         (lambda: entry_message_bound(-1, torch.float32, compact=True), "count: got -1"),
         (lambda: entry_message_bound(1, torch.float64, compact=False), r"dtype: got torch\.float64"),
     ):

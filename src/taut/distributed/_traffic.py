@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from struct import Struct
 from typing import Literal, TypeAlias
 
 import torch
 
-from taut.kernels import MESSAGE_HEADER_BYTES, read_header
+from taut import kernels
 
 Collective: TypeAlias = Literal["all_reduce", "all_gather", "all_to_all"]
 
 COUNT_BYTES = 8
-HEADER_BYTES = MESSAGE_HEADER_BYTES  # of an uneven message: the bytes behind it, the entries, their form
-
-_HEADER = Struct("<qqq")  # as kernels write it
+HEADER_BYTES = kernels.MESSAGE_HEADER_BYTES  # of an uneven message: the bytes behind it, the entries, their form
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +56,12 @@ def sparse_gather(size: float) -> tuple[Message, Message]:
 
 def write_header(message: torch.Tensor, entries: int, form: int) -> None:
     """Begin an uneven message, (HEADER_BYTES + bytes,) uint8."""
-    numbers = message.numel() - HEADER_BYTES, entries, form
-    if message.device.type == "cpu":
-        _HEADER.pack_into(message.numpy().data, 0, *numbers)
-    else:
-        message[:HEADER_BYTES] = torch.frombuffer(bytearray(_HEADER.pack(*numbers)), dtype=torch.uint8)
+    header = message[:HEADER_BYTES].cpu()
+    kernels.write_header(header, message.numel() - HEADER_BYTES, entries, form)
+    if message.device.type != "cpu":
+        message[:HEADER_BYTES] = header
 
 
 def parse_header(message: torch.Tensor) -> tuple[int, int, int]:
     """The bytes behind the header, the entries, and their form."""
-    return read_header(message if message.device.type == "cpu" else message[:HEADER_BYTES].cpu())
+    return kernels.read_header(message if message.device.type == "cpu" else message[:HEADER_BYTES].cpu())

@@ -16,6 +16,7 @@ from taut.kernels._entry_messages import (
     pack_entries,
     read_header,
     unpack_entries,
+    write_header,
 )
 from taut.kernels._gradient_codes import (
     QUANTISE_BLOCK,
@@ -105,4 +106,5 @@ __all__ = [
     "vector_convolution",
     "vector_linear",
     "wait_for_signal",
+    "write_header",
 ]

@@ -16,6 +16,9 @@ MAX_IN_FEATURES: int = _native.max_depth
 VECTOR = 16
 """Input features under one scale of the 4-bit kernels."""
 
+MOST_ELEMENTS = 2**31 - 1
+"""Of a tensor that int32 indices point into."""
+
 _LARGEST_CODE, _LARGEST_SCALE = 7, 15
 _GROUP = 4  # input features are padded to so many
 _DEVICES = ("cpu", "meta")
@@ -29,6 +32,12 @@ def check_plain(name: str, value: object) -> None:
             expected="a dense tensor in CPU memory",
             fix=f"pass {name}.cpu(), and {name}.to_dense() if it is sparse",
         )
+
+
+def check_length(length: int) -> None:
+    """Refuse a number of elements that int32 indices cannot point into."""
+    if not isinstance(length, int) or not 0 <= length <= MOST_ELEMENTS:
+        raise KernelError(f"length: got {length!r}", expected=f"an integer from 0 to {MOST_ELEMENTS}")
 
 
 def check_inference(operator: str, x: Tensor, bias: Tensor | None) -> None:

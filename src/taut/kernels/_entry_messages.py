@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from taut.errors import KernelError
+from taut.kernels._checks import MOST_ELEMENTS, check_length
 from taut.kernels._load import _native
 
 MESSAGE_HEADER_BYTES: int = _native.message_header
 """Three little-endian 64-bit integers: the bytes behind them, the entries, and a number of the sender's."""
 
-_MOST = 2**31 - 1
 _DTYPES = {torch.float32: (4, True), torch.bfloat16: (2, True), torch.float16: (2, False)}  # bytes; whether coded
 
 
@@ -26,8 +26,8 @@ def entry_message_bound(count: int, dtype: torch.dtype, *, compact: bool) -> int
     Raises:
         KernelError: an argument is not as above.
     """
-    if not isinstance(count, int) or not 0 <= count <= _MOST:
-        raise KernelError(f"count: got {count!r}", expected=f"an integer from 0 to {_MOST}")
+    if not isinstance(count, int) or not 0 <= count <= MOST_ELEMENTS:
+        raise KernelError(f"count: got {count!r}", expected=f"an integer from 0 to {MOST_ELEMENTS}")
     width, coded = _describe("dtype", dtype)
     return _native.entry_message_bound(count, width, compact, coded)
 
@@ -49,9 +49,24 @@ def pack_entries(indices: Tensor, values: Tensor, out: Tensor, *, compact: bool,
     Raises:
         KernelError: an argument is not as above.
     """
-    _check_length(length)
+    check_length(length)
     _, coded = _describe("values", values.dtype)
     return _native.pack_entries(indices, _readable(values), compact, coded, length, number, out)
+
+
+def write_header(message: Tensor, size: int, entries: int, number: int) -> None:
+    """Begin any message that has such a header.
+
+    Args:
+        message: `(room,)` uint8, at least MESSAGE_HEADER_BYTES.
+        size: bytes that follow the header.
+        entries: in them.
+        number: what the sender says beside them, 64 bits.
+
+    Raises:
+        KernelError: the message is no such tensor, or shorter than a header.
+    """
+    _native.write_message_header(message, size, entries, number)
 
 
 def read_header(message: Tensor) -> tuple[int, int, int]:
@@ -85,7 +100,7 @@ def unpack_entries(
     Raises:
         KernelError: the bytes are no such message.
     """
-    _check_length(length)
+    check_length(length)
     # An entry takes a byte and more.
     if not isinstance(count, int) or not 0 <= count <= message.numel():
         raise KernelError(f"count: got {count!r}", expected=f"an integer from 0 to {message.numel()}, the bytes")
@@ -104,8 +119,3 @@ def _describe(name: str, dtype: torch.dtype) -> tuple[int, bool]:
 def _readable(values: Tensor) -> Tensor:
     """The same bits in a dtype that the kernels know."""
     return values.view(torch.bfloat16) if values.dtype == torch.float16 else values
-
-
-def _check_length(length: int) -> None:
-    if not isinstance(length, int) or not 0 <= length <= _MOST:
-        raise KernelError(f"length: got {length!r}", expected=f"an integer from 0 to {_MOST}")

@@ -6,13 +6,12 @@ import torch
 from torch import Tensor
 
 from taut.errors import KernelError
-from taut.kernels._checks import check_inference, check_plain
+from taut.kernels._checks import check_inference, check_length, check_plain
 from taut.kernels._load import _native
 
 QUANTISE_BLOCK: int = _native.quantise_block
 """Elements that share a step of `quantise_stochastic`."""
 
-_MOST_ELEMENTS = 2**31 - 1
 _CODED_DTYPES = (torch.bfloat16, torch.float32)
 
 _library = torch.library.Library("taut", "FRAGMENT")
@@ -82,7 +81,7 @@ def unpack_majority(packed: Tensor, length: int, scale: float = 1.0, *, out: Ten
 
     Source: Bernstein et al., "signSGD: Compressed Optimisation for Non-Convex Problems" (2018), with majority vote.
     """
-    _check_length(length)
+    check_length(length)
     if out is None:
         out = torch.empty(length)
     _check(packed=packed, out=out)
@@ -154,7 +153,7 @@ def encode_indices(indices: Tensor, length: int) -> Tensor:
     Source: Rice, "Some Practical Universal Noiseless Coding Techniques" (1979).
     """
     _check(indices=indices)
-    _check_length(length)
+    check_length(length)
     return torch.ops.taut.encode_indices.default(indices, length)
 
 
@@ -172,7 +171,7 @@ def decode_indices(encoded: Tensor, length: int) -> Tensor:
         KernelError: the bytes are no such code.
     """
     _check(encoded=encoded)
-    _check_length(length)
+    check_length(length)
     return torch.ops.taut.decode_indices.default(encoded, length)
 
 
@@ -230,11 +229,6 @@ def _check(**tensors: Tensor) -> None:
     for name, tensor in tensors.items():
         check_plain(name, tensor)
         check_inference("gradient codes", tensor, None)
-
-
-def _check_length(length: int) -> None:
-    if not isinstance(length, int) or not 0 <= length <= _MOST_ELEMENTS:
-        raise KernelError(f"length: got {length!r}", expected=f"an integer from 0 to {_MOST_ELEMENTS}")
 
 
 def _run_scatter_add(dense: Tensor, indices: Tensor, values: Tensor, scale: float) -> None:

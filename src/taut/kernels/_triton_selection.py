@@ -11,10 +11,8 @@ import torch
 from torch import Tensor
 
 from taut.errors import KernelError
-from taut.kernels._checks import check_inference
+from taut.kernels._checks import MOST_ELEMENTS, check_inference
 from taut.kernels._triton_load import load_kernels
-
-_MOST_ELEMENTS = 2**31 - 1
 
 
 def triton_top_k(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -101,6 +99,6 @@ def _check(name: str, x: Tensor) -> None:
     if not isinstance(x, Tensor) or x.dtype != torch.float32 or x.layout != torch.strided or not x.is_contiguous():
         described = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
         raise KernelError(f"{name}: is {described}", expected="float32, dense and contiguous", fix="convert it")
-    if x.numel() > _MOST_ELEMENTS:
-        raise KernelError(f"{name}: has {x.numel()} elements", expected=f"at most {_MOST_ELEMENTS}", fix="split it")
+    if x.numel() > MOST_ELEMENTS:
+        raise KernelError(f"{name}: has {x.numel()} elements", expected=f"at most {MOST_ELEMENTS}", fix="split it")
     check_inference("selection", x, None)
